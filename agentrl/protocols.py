@@ -1,0 +1,248 @@
+"""The seams: what a part must offer so that another can be put in its place.
+
+Anything that waits is async. A protocol names behaviour only; data lives in `agentrl.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from agentrl.types import (
+    JSON,
+    Action,
+    Completion,
+    Floats,
+    Group,
+    Message,
+    Observation,
+    SamplingParams,
+    Step,
+    StepResult,
+    Task,
+    TokenIds,
+    ToolSpec,
+    Trajectory,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from agentrl.batch import TrainingBatch
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """One world. An instance serves one episode at a time; `tasks` needs no reset.
+
+    `reset` and `step` raise `EnvironmentFault` (or anything else, which is taken for one) where the world broke;
+    a mistake of the model is a `StepResult` with `policy_error` set.
+    """
+
+    def tasks(self, split: str) -> Iterable[Task]: ...
+
+    def tools(self) -> Sequence[ToolSpec]:
+        """What the model may call in this episode; read after `reset`."""
+        ...
+
+    async def reset(self, task: Task) -> Observation: ...
+
+    async def step(self, action: Action) -> StepResult: ...
+
+    async def close(self) -> None:
+        """Give back everything. May be called twice, and without a reset."""
+        ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """An environment that can be copied in mid-episode."""
+
+    async def snapshot(self) -> JSON: ...
+
+    async def restore(self, snapshot: JSON) -> Observation: ...
+
+
+@runtime_checkable
+class HasOracle(Protocol):
+    """An environment that knows a winning line of play."""
+
+    def oracle(self, task: Task) -> Iterable[Action]:
+        """The actions that win `task`, in order; lazily, so that they may depend on the world's state so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    tokens: TokenIds
+    "The whole prompt."
+    sampling: SamplingParams
+    session: str = ""
+    "Requests of one episode share it, so that an engine can keep their keys and values."
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    ok: bool
+    detail: str = ""
+    running: int = 0
+    waiting: int = 0
+
+
+class Engine(Protocol):
+    """Who samples tokens. Cancelling a `generate` call ends the request; a dead engine raises `InfrastructureFault`."""
+
+    trainable: bool
+    "False where the engine cannot return token ids and log-probabilities (an OpenAI-compatible API)."
+    max_context: int
+    "Prompt and completion together, in tokens."
+
+    @property
+    def version(self) -> int:
+        """Policy version of the weights in use."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def generate(self, request: GenerateRequest) -> Completion: ...
+
+    async def score(self, tokens: TokenIds) -> Floats:
+        """Log-probability (nats, temperature 1) of each token given those before it; entry 0 is 0."""
+        ...
+
+    async def pause(self) -> None:
+        """Hold new sampling; requests in flight survive."""
+        ...
+
+    async def resume(self) -> None: ...
+
+    async def forget(self, session: str) -> None:
+        """The episode ended: drop what was kept for it."""
+        ...
+
+    async def health(self) -> EngineHealth: ...
+
+    async def close(self) -> None: ...
+
+
+class WeightPublisher(Protocol):
+    """Brings the learner's weights to an engine and proves that they arrived."""
+
+    async def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """After it returns, every new token is sampled from `tensors`. Raises `InfrastructureFault` if not verified."""
+        ...
+
+
+class Renderer(Protocol):
+    """Messages and tools to token ids, and sampled ids to an action."""
+
+    name: str
+    stop_token_ids: tuple[int, ...]
+
+    def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> TokenIds:
+        """A whole prompt, ready for the assistant's answer. Raises `RenderingError`."""
+        ...
+
+    def extend(self, context: TokenIds, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> TokenIds | None:
+        """The ids that follow `context` (everything sent and sampled so far) when `messages` are added.
+
+        None where the template would rewrite what was sampled: the caller renders anew, which is a fork.
+        """
+        ...
+
+    def parse(self, tokens: TokenIds, tools: Sequence[ToolSpec]) -> Action:
+        """The action that sampled tokens stand for; what cannot be parsed becomes `Action.error`, never repaired."""
+        ...
+
+    def action_tokens(self, action: Action) -> TokenIds:
+        """The ids with which the policy would express `action`, stop token included (warm starts, oracles)."""
+        ...
+
+    def decode(self, tokens: TokenIds) -> str: ...
+
+
+class ContextPolicy(Protocol):
+    """What the next prompt shows of the episode so far."""
+
+    def rewrite(self, steps: Sequence[Step], observation: Observation) -> tuple[Message, ...] | None:
+        """None to append `observation` to the tokens so far; otherwise all messages of a fresh prompt."""
+        ...
+
+
+class Rollout(Protocol):
+    """What a strategy may do: the primitives of the rollout engine, with its limits, deadlines and records."""
+
+    async def episode(self, task: Task, member: int) -> Trajectory:
+        """Play one whole episode; always returns a record, whatever happened."""
+        ...
+
+
+class RolloutStrategy(Protocol):
+    async def run(self, task: Task, size: int, rollout: Rollout) -> Sequence[Trajectory]:
+        """The trajectories of one group."""
+        ...
+
+
+class RewardModel(Protocol):
+    async def score(self, trajectory: Trajectory) -> Sequence[float]:
+        """One number per step, added to the environment's. Raises `InfrastructureFault`, never returns a made-up 0."""
+        ...
+
+
+class TaskSampler(Protocol):
+    """Which tasks come next. Its state is JSON and is checkpointed."""
+
+    def next(self, count: int) -> Sequence[Task]: ...
+
+    def observe(self, group: Group) -> None:
+        """May come late and out of order."""
+        ...
+
+    def state(self) -> JSON: ...
+
+    def restore(self, state: JSON) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """What one call of `Learner.update` did."""
+
+    updated: bool
+    "False where the batch had no signal or was not finite: no optimiser step was taken."
+    reason: str
+    "Why not, in words; empty where updated."
+    metrics: Mapping[str, float]
+
+
+class Learner(Protocol):
+    """Owns the trained weights and the optimiser. Blocking: the loop calls it in a thread."""
+
+    @property
+    def version(self) -> int:
+        """Number of updates so far."""
+        ...
+
+    def update(self, batch: TrainingBatch) -> UpdateReport: ...
+
+    def named_tensors(self) -> Mapping[str, torch.Tensor]:
+        """The policy's weights by their `transformers` names, adapters merged, ready to publish."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Weights loadable with `from_pretrained`, optimiser and random state beside them."""
+        ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class Tracker(Protocol):
+    """Where metrics go. A tracker that fails is reported once and then left out; it never stops a run."""
+
+    def start(self, run: str, config: Mapping[str, Any]) -> None: ...
+
+    def log(self, update: int, metrics: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
