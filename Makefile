@@ -1,0 +1,36 @@
+# Two commands: `make quickstart` trains an agent on this machine, `make test` proves the project.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart test check unit integration gpu format benchmarks clean
+
+quickstart:
+	@$(PYTHON) scripts/setup.py quickstart
+	@$(BIN)/agentrl train recipes/quickstart.toml
+
+test:
+	@$(PYTHON) scripts/setup.py test
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest
+
+check:
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+unit integration gpu:
+	@$(PYTHON) scripts/setup.py test
+	@$(BIN)/python -m pytest tests/$@
+
+format:
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+benchmarks:
+	@$(PYTHON) scripts/setup.py test
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,227 @@
+"""A tool is a typed function with a docstring: schema, validation and error text all come from it.
+
+What the model sends is checked strictly and never repaired: `"3"` is not an int.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic_core import to_json
+
+from agentrl.errors import PluginError, PolicyError, did_you_mean
+from agentrl.types import JSON, ToolSpec
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_MARK = "__agentrl_tool__"
+_ARGUMENT_HEADERS = ("Args:", "Arguments:", "Parameters:")
+
+
+class ToolError(PolicyError):
+    """Raised by a tool where the model is at fault. The model is told the text, and the step is a policy error."""
+
+
+def tool(function: Function) -> Function:
+    """Mark a method (or a function) as something that the model may call.
+
+    The first lines of the docstring describe it; a line `name: text` describes the parameter `name`.
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tool:
+    """A described tool: what the model sees, and the check of what it sends."""
+
+    spec: ToolSpec
+    function: Callable[..., Any]
+    arguments: type[BaseModel]
+    "One field per parameter, aliased to the parameter's name."
+
+    def validate(self, arguments: Mapping[str, JSON]) -> dict[str, Any]:
+        """The keyword arguments of the call, as the annotations say. Raises `ToolError` in words for the model."""
+        try:
+            text = json.dumps(dict(arguments))
+        except (TypeError, ValueError) as error:
+            raise ToolError(f"{self.spec.name}: the arguments are not JSON: {error}.") from error
+        try:
+            checked = self.arguments.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ToolError(_explain(self.spec, error)) from error
+        fields = self.arguments.model_fields
+        return {str(field.alias): getattr(checked, name) for name, field in fields.items()}
+
+
+def is_tool(function: object) -> bool:
+    return bool(getattr(function, _MARK, False))
+
+
+@functools.lru_cache(maxsize=4096)
+def describe(function: Callable[..., Any]) -> Tool:
+    """Read the schema from annotations and docstring. Raises `PluginError` with file and line."""
+    name = function.__name__
+    description, notes = parse_docstring(inspect.getdoc(function) or "", _parameters(function))
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise _badly_written(function, f"has an annotation that cannot be resolved ({error})", "import it") from error
+    fields: dict[str, Any] = {}
+    for index, parameter in enumerate(_parameters(function).values()):
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise _badly_written(function, f"takes {parameter}", "name each parameter; the model calls by name")
+        if parameter.name not in hints:
+            raise _badly_written(function, f"has no annotation for {parameter.name!r}", "write its type")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        field = Field(default, alias=parameter.name, description=notes.get(parameter.name))
+        # Not the parameter's own name: `copy` or `schema` would shadow a method of the model.
+        fields[f"argument_{index}"] = (hints[parameter.name], field)
+    try:
+        config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False)
+        arguments = create_model(name, __config__=config, **fields)
+        schema = _tidy(arguments.model_json_schema(by_alias=True))
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise _badly_written(function, f"has a type without a JSON schema ({reason})", "use JSON types") from error
+    parameters = {"type": "object", "properties": schema.get("properties", {}), "required": schema.get("required", [])}
+    if "$defs" in schema:
+        parameters["$defs"] = schema["$defs"]
+    return Tool(ToolSpec(name, description, parameters), function, arguments)
+
+
+def tools_of(owner: type) -> dict[str, Tool]:
+    """The tools of a class by name, bases first, in the order in which they are written."""
+    names = [name for base in reversed(owner.__mro__) for name in vars(base)]
+    found = {name: getattr(owner, name) for name in names}
+    return {name: describe(function) for name, function in found.items() if is_tool(function)}
+
+
+def find_tool(tools: Mapping[str, Tool], name: str) -> Tool:
+    """Raises `ToolError` in words for the model."""
+    if name not in tools:
+        known = ", ".join(tools) or "none"
+        raise ToolError(f"no tool is called {name!r}.{did_you_mean(name, tools)} Tools: {known}.")
+    return tools[name]
+
+
+def encode_result(value: object) -> str:
+    """What a tool returned, as text: a str as it is, everything else as JSON. Raises `ValueError` where it cannot."""
+    return value if isinstance(value, str) else to_json(value).decode()
+
+
+def signature(spec: ToolSpec) -> str:
+    """`go(direction: "north" | "south", steps: integer = 1)`: a call in one line, for people and error texts."""
+    required = spec.parameters.get("required", [])
+    parts = []
+    for name, schema in spec.parameters.get("properties", {}).items():
+        default = "" if name in required else f" = {json.dumps(schema.get('default'))}"
+        parts.append(f"{name}: {_type_name(schema)}{default}")
+    return f"{spec.name}({', '.join(parts)})"
+
+
+def parse_docstring(text: str, parameters: Mapping[str, object] | Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The description, and the text of each line `name: text` (also below `Args:`, also `name (type): text`)."""
+    pattern = re.compile(r"^\s*(?::param\s+)?(\w+)(?:\s*\([^)]*\))?\s*:\s*(.*)$")
+    kept: list[str] = []
+    notes: dict[str, str] = {}
+    current: str | None = None
+    depth = 0
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        match = pattern.match(line)
+        if match and match[1] in parameters:
+            current, depth = match[1], indent
+            notes[current] = match[2].strip()
+        elif current is not None and line.strip() and indent > depth:
+            notes[current] = f"{notes[current]} {line.strip()}".strip()
+        elif line.strip() not in _ARGUMENT_HEADERS:
+            current = None
+            kept.append(line)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip(), notes
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    parameters = dict(inspect.signature(function).parameters)
+    first = next(iter(parameters), None)
+    if first == "self":
+        del parameters[first]
+    return parameters
+
+
+def _badly_written(function: Callable[..., Any], what: str, advice: str) -> PluginError:
+    code = inspect.unwrap(function).__code__
+    return PluginError(
+        f"the tool {function.__qualname__} {what}, at {code.co_filename}:{code.co_firstlineno}. "
+        f"Parameters of a tool are named and have JSON types: {advice}."
+    )
+
+
+def _explain(spec: ToolSpec, error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "missing":
+            problems.append(f"argument {place!r} is missing")
+        elif problem["type"] == "extra_forbidden":
+            problems.append(f"there is no argument {place!r}")
+        else:
+            shown = repr(problem["input"])
+            shown = shown if len(shown) <= 80 else shown[:77] + "..."
+            problems.append(f"argument {place!r} is {shown}: {problem['msg'].lower()}")
+    return f"{spec.name}: {'; '.join(problems)}. Call it as {signature(spec)}."
+
+
+def _type_name(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    if "const" in schema:
+        return json.dumps(schema["const"])
+    if "anyOf" in schema:
+        return " | ".join(_type_name(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list[{_type_name(schema.get('items', {}))}]"
+    if "properties" in schema:
+        return "{" + ", ".join(f"{key}: {_type_name(value)}" for key, value in schema["properties"].items()) + "}"
+    return str(schema.get("type", "any"))
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """Definitions inlined (a recursive one stays a reference) and generated titles dropped: the model reads this."""
+    definitions = schema.pop("$defs", {})
+    kept: dict[str, Any] = {}
+
+    def visit(node: Any, inside: tuple[str, ...], names: bool = False) -> Any:
+        if isinstance(node, list):
+            return [visit(item, inside) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node and not names:
+            name = node["$ref"].rsplit("/", 1)[-1]
+            rest = {key: visit(value, inside) for key, value in node.items() if key != "$ref"}
+            if name in inside:
+                kept.setdefault(name, None)
+                return {"$ref": node["$ref"], **rest}
+            return {**visit(definitions[name], (*inside, name)), **rest}
+        found = {}
+        for key, value in node.items():
+            if not names and (key == "title" or (key == "additionalProperties" and value is False)):
+                continue
+            # Data is not schema: a default or an enum value may hold any key.
+            literal = not names and key in ("default", "enum", "const", "examples", "required")
+            found[key] = value if literal else visit(value, inside, names=not names and key == "properties")
+        return found
+
+    tidy: dict[str, Any] = visit(schema, ())
+    if kept:
+        tidy["$defs"] = {name: visit(definitions[name], (name,)) for name in kept}
+    return tidy
