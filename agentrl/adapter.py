@@ -14,11 +14,11 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from agentrl.errors import EnvironmentFault, InfrastructureFault, PolicyError
+from agentrl.blame import AuthorFault, frames_of, is_own, place, shorten, source_of
+from agentrl.errors import EnvironmentFault, InfrastructureFault, PluginError, PolicyError
 from agentrl.tools import Tool, encode_result, find_tool, tools_of
 from agentrl.types import JSON, Action, Message, Observation, StepResult, Task, ToolCall, ToolSpec
 from agentrl.worker import Worker
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from agentrl.environment import Env
 
 T = TypeVar("T")
-_HERE = str(Path(__file__).parent)
 _HOOKS = ("reset", "done", "answered", "step_reward", "reward", "scores", "state_key", "snapshot", "restore", "close")
 
 
@@ -45,9 +44,9 @@ class Adapter:
         self.max_steps, self.step_deadline, self.reset_deadline = _limits(author)
         self._tools = tools_of(type(author))
         self._specs = tuple(tool.spec for tool in self._tools.values())
-        methods = [getattr(author, name) for name in (*_HOOKS, *self._tools)]
-        self._own = {method.__name__ for method in methods if _is_own(author, method.__name__)}
-        is_async = any(inspect.iscoroutinefunction(method) for method in methods)
+        names = (*_HOOKS, *self._tools)
+        self._own = {name for name in names if is_own(type(author), name)}
+        is_async = any(inspect.iscoroutinefunction(getattr(author, name)) for name in names)
         # A wholly synchronous world does a whole step in one visit to its thread; a mixed one goes there per method.
         self._whole_in_thread = author.blocking and not is_async
         self._each_in_thread = author.blocking and is_async
@@ -59,9 +58,9 @@ class Adapter:
         self._method = "__init__"
         if "snapshot" in self._own and "restore" in self._own:
             self.snapshot, self.restore = self._snapshot, self._restore
-        if _is_own(author, "oracle"):
+        if is_own(type(author), "oracle"):
             self.oracle = self._oracle
-        if _is_own(author, "oracle") or _is_own(author, "demonstrate"):
+        if is_own(type(author), "oracle") or is_own(type(author), "demonstrate"):
             self.demonstrate = self._demonstrate
 
     def tasks(self, split: str) -> Iterator[Task]:
@@ -92,7 +91,7 @@ class Adapter:
         try:
             await self._within(self.reset_deadline, "reset_deadline", functools.partial(self._ask, "close"))
         finally:
-            await self._worker.stop()
+            self._worker.stop()
 
     def cheats(self, task: Task) -> dict[str, Iterable[Action]]:
         """The author's named lines of play that must not win, lazily."""
@@ -101,7 +100,7 @@ class Adapter:
             named = dict(self.author.cheats(task))
         except Exception as error:
             raise self._fault("cheats", error) from error
-        return {name: self._iterate("cheats", lambda a=actions: a, Action) for name, actions in named.items()}
+        return {name: self._iterate("cheats", functools.partial(iter, line), Action) for name, line in named.items()}
 
     def _oracle(self, task: Task) -> Iterator[Action]:
         return self._iterate("oracle", lambda: self.author.oracle(task), Action)
@@ -120,7 +119,8 @@ class Adapter:
             world = json.loads(json.dumps(world, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise EnvironmentFault(f"{self.name}.snapshot returned what is not JSON: {error}.") from error
-        return {"task": asdict(self._task), "steps": self._steps, "over": self._over, "world": world}
+        task = {**asdict(self._task), "tags": list(self._task.tags)}
+        return {"task": task, "steps": self._steps, "over": self._over, "world": world}
 
     async def _restore(self, snapshot: JSON) -> Observation:
         self._ready("restore")
@@ -161,20 +161,20 @@ class Adapter:
             scores=scores,
             terminated=terminated,
             truncated=truncated,
-            policy_error="; ".join(mistakes),
+            policy_error=self._cut("; ".join(mistakes)),
         )
 
     async def _act(self, action: Action) -> tuple[list[Message], list[str], bool]:
         """What comes back, the model's mistakes, and whether it ended the episode by speaking."""
         if action.error:
-            return [Message("user", self._cut(action.error))], [action.error], False
+            return [Message("user", action.error)], [action.error], False
         if not action.tool_calls:
             reply = await self._ask("answered", action.text)
             if reply is None:
                 return [], [], True
             if not isinstance(reply, str):
                 raise self._nonsense("answered", reply, "a str (the user's reply) or None (the episode ends)")
-            return [Message("user", self._cut(reply))], [], False
+            return [Message("user", reply)], [], False
         messages, mistakes = [], []
         for made in action.tool_calls:
             text, mistake = await self._use(made)
@@ -188,9 +188,9 @@ class Adapter:
             tool: Tool = find_tool(self._tools, made.name)
             result = await self._ask(made.name, **tool.validate(made.arguments))
         except PolicyError as mistake:
-            return self._cut(str(mistake)), str(mistake) or "the call was refused"
+            return str(mistake), str(mistake) or "the call was refused"
         try:
-            return self._cut(encode_result(result)), ""
+            return encode_result(result), ""
         except ValueError as error:
             raise self._nonsense(made.name, result, f"a str or JSON ({error})") from error
 
@@ -234,13 +234,12 @@ class Adapter:
             if not scope.expired():
                 raise
             cause = error.__cause__
-            frames = _frames(self._worker.frame() or (cause.__traceback__ if cause else None))
+            where = self._place(self._method, self._worker.frame() or (cause.__traceback__ if cause else None))
             self._worker.abandon()
             self._over = True
-            raise EnvironmentFault(
-                f"{self.name}.{self._method} did not come back within {seconds:g} s ({limit}); it waits at "
-                f"{self._place(self._method, frames)}. Make it faster, or raise `{limit}` of {self.name}."
-            ) from None
+            what = f"{self.name}.{self._method} did not come back within {seconds:g} s ({limit}); it waits at {where}."
+            advice = f"Make it faster, or raise `{limit}` of {self.name}."
+            raise AuthorFault(f"{what} {advice}", "deadline", self._method, where) from None
 
     def _ready(self, verb: str) -> None:
         if self._closed:
@@ -267,9 +266,9 @@ class Adapter:
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            raise self._nonsense(method, value, "a finite number") from None
+            raise self._nonsense(method, value, "a finite number", "not_finite") from None
         if not math.isfinite(number):
-            raise self._nonsense(method, value, "a finite number")
+            raise self._nonsense(method, value, "a finite number", "not_finite")
         return number
 
     def _checked_scores(self, final: float, scores: object) -> dict[str, float]:
@@ -283,68 +282,27 @@ class Adapter:
             return text
         return f"{text[:limit]}\n[cut: {len(text):,} characters, the first {limit:,} are shown]"
 
-    def _fault(self, method: str, error: BaseException) -> EnvironmentFault:
-        where = self._place(method, _frames(error.__traceback__))
+    def _fault(self, method: str, error: BaseException) -> AuthorFault:
+        where = self._place(method, error.__traceback__)
         advice = " Raise ToolError where the model is at fault." if method in self._tools else ""
-        return EnvironmentFault(f"{self.name}.{method} raised {type(error).__name__}: {error} at {where}.{advice}")
+        what = f"{self.name}.{method} raised {type(error).__name__}: {error} at {where}.{advice}"
+        return AuthorFault(what, "raised", method, where)
 
-    def _nonsense(self, method: str, value: object, allowed: str) -> EnvironmentFault:
-        shown = repr(value)
-        shown = shown if len(shown) <= 120 else shown[:117] + "..."
-        where = self._place(method, [])
-        return EnvironmentFault(f"{self.name}.{method} returned {shown} at {where}; allowed is {allowed}.")
+    def _nonsense(
+        self, method: str, value: object, allowed: str, kind: Literal["nonsense", "not_finite"] = "nonsense"
+    ) -> AuthorFault:
+        where = self._place(method, None)
+        what = f"{self.name}.{method} returned {shorten(value)} at {where}; allowed is {allowed}."
+        return AuthorFault(what, kind, method, where)
 
-    def _place(self, method: str, frames: Sequence[tuple[str, int]]) -> str:
-        """The innermost line of the author's own files, else of anything but this library, else the method."""
-        files = {code.co_filename for code in _codes(type(self.author))}
-        for own in (lambda file: file in files, lambda file: not file.startswith(_HERE)):
-            for file, line in reversed(frames):
-                if own(file):
-                    return f"{file}:{line}"
-        return source_of(type(self.author), method)
-
-
-def source_of(owner: type, method: str) -> str:
-    """`file:line` of a method, or of the first function of its class."""
-    function = inspect.unwrap(getattr(owner, method, None) or owner.__init__)
-    code = getattr(function, "__code__", None) or next(iter(_codes(owner)), None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code else owner.__module__
-
-
-def _codes(owner: type) -> Iterator[Any]:
-    for base in owner.__mro__:
-        if not base.__module__.startswith("agentrl."):
-            for member in vars(base).values():
-                code = getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
-                if code is not None:
-                    yield code
-
-
-def _frames(start: TracebackType | FrameType | None) -> list[tuple[str, int]]:
-    """File and line of each frame, outermost first."""
-    frames: list[tuple[str, int]] = []
-    if isinstance(start, FrameType):
-        frame: FrameType | None = start
-        while frame is not None:
-            frames.insert(0, (frame.f_code.co_filename, frame.f_lineno))
-            frame = frame.f_back
-        return frames
-    while start is not None:
-        frames.append((start.tb_frame.f_code.co_filename, start.tb_lineno))
-        start = start.tb_next
-    return frames
-
-
-def _is_own(author: object, name: str) -> bool:
-    """Did the author write this method? The base class lives in this library."""
-    defined = next((base for base in type(author).__mro__ if name in vars(base)), object)
-    return defined.__module__ != "agentrl.environment"
+    def _place(self, method: str, start: TracebackType | FrameType | None) -> str:
+        return place(type(self.author), method, frames_of(start))
 
 
 def _limits(author: Env) -> tuple[int, float, float]:
     limits = (author.max_steps, author.step_deadline, author.reset_deadline)
     if any(not limit > 0 for limit in limits):
-        raise EnvironmentFault(
+        raise PluginError(
             f"{type(author).__name__} has max_steps {limits[0]}, step_deadline {limits[1]} and reset_deadline "
             f"{limits[2]} at {source_of(type(author), '__init__')}; all three are above 0."
         )

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[tuple[Any, BaseException | None]]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    running: bool = False
 
 
 class Worker:
@@ -35,6 +37,9 @@ class Worker:
         self.abandoned = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._last: _Job | None = None
+        # A worker that nobody stopped ends with its owner.
+        weakref.finalize(self, self._jobs.put, None)
 
     async def run(self, function: Callable[[], T]) -> T:
         """What `function` returns or raises. Cancelling stops the waiting, not the thread."""
@@ -43,7 +48,8 @@ class Worker:
             self._thread.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        self._jobs.put(_Job(function, loop, future))
+        self._last = _Job(function, loop, future)
+        self._jobs.put(self._last)
         value, error = await future
         if error is not None:
             raise error
@@ -51,8 +57,8 @@ class Worker:
         return result
 
     def frame(self) -> FrameType | None:
-        """The innermost frame that the thread is in now; None where it does not run."""
-        if self._thread is None or self._thread.ident is None:
+        """The innermost frame that the thread is in now; None where it does nothing."""
+        if self._thread is None or self._thread.ident is None or self._last is None or not self._last.running:
             return None
         return sys._current_frames().get(self._thread.ident)
 
@@ -61,13 +67,9 @@ class Worker:
         self.abandoned = True
         self._jobs.put(None)
 
-    async def stop(self) -> None:
-        """End the thread once its queue is empty; an abandoned thread is not waited for."""
+    def stop(self) -> None:
+        """The thread ends after its last call."""
         self._jobs.put(None)
-        thread = self._thread
-        while thread is not None and thread.is_alive() and not self.abandoned:
-            # The sentinel is behind the last job, which has come back: this is microseconds.
-            await asyncio.sleep(0.0002)
 
 
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:
@@ -75,10 +77,12 @@ def _serve(jobs: SimpleQueue[_Job | None]) -> None:
         if job.future.cancelled():
             continue
         outcome: tuple[Any, BaseException | None]
+        job.running = True
         try:
             outcome = (job.context.run(job.function), None)
         except BaseException as error:
             outcome = (None, error)
+        job.running = False
         # The loop may be closed by now: a run that was stopped does not wait for its threads.
         with contextlib.suppress(RuntimeError):
             job.loop.call_soon_threadsafe(_settle, job.future, outcome)

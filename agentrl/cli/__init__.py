@@ -1,0 +1,1 @@
+"""The command line: parsing only. Nothing here is imported by the library."""

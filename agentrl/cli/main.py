@@ -1,0 +1,228 @@
+"""The command `agentrl`: parses, and hands over to one plain function a command.
+
+Nothing heavy is imported before a command runs, so that `agentrl --help` stays quick; errors of ours are printed as
+one readable block, without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from agentrl.errors import AgentRLError, ConfigError
+
+INTERRUPTED = 130
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="A plugin beside the installed ones: path.py or a.module. Repeatable."),
+]
+Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or its name in recipes/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Keys of the recipe, as key.sub=value.", metavar="[KEY=VALUE]...")
+]
+RunFolder = Annotated[Path | None, typer.Option("--run-folder", help="Where the run lives; runs/NAME by default.")]
+
+
+class Commands(TyperGroup):
+    """The commands in the box; a name that is not among them is looked up in the plugins, which are imported then."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or ctx.resilient_parsing:
+            return own
+        from agentrl.cli.listing import plugin_command
+
+        return plugin_command(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+
+
+def _group(help: str, **more: Any) -> typer.Typer:
+    # Plain help: rich costs a tenth of a second at every start.
+    return typer.Typer(help=help, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, **more)
+
+
+app = _group(
+    "Train and measure language-model agents in anyone's environment.",
+    cls=Commands,
+    epilog="Plugins may add commands: `agentrl list commands`.",
+)
+env_app = _group("Work on environments.")
+new_app = _group("Begin something new.")
+models_app = _group("Models in hand.")
+config_app = _group("What a recipe may say.")
+app.add_typer(env_app, name="env")
+app.add_typer(new_app, name="new")
+app.add_typer(models_app, name="models")
+app.add_typer(config_app, name="config")
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command("list")
+def list_parts(
+    kind: Annotated[str | None, typer.Argument(help="environments, engines, methods, ... or plugins.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """List what plugins registered: kind, name, distribution, version, state, and what installs what is missing."""
+    from agentrl.cli.listing import print_entries
+
+    print_entries(kind, plugin or [])
+
+
+@app.command()
+def train(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and whether memory suffices.")] = False,
+    run_folder: RunFolder = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train by a recipe. The same command continues a run that was stopped or killed."""
+    from agentrl.cli.train import train as run_training
+
+    run_training(recipe, overrides or [], dry_run, run_folder, plugin or [])
+
+
+@app.command()
+def sft(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run_folder: RunFolder = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train on demonstrations only: the warm start of a recipe, by itself."""
+    from agentrl.cli.train import sft as run_sft
+
+    run_sft(recipe, overrides or [], run_folder, plugin or [])
+
+
+@app.command("eval")
+def evaluate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    run_folder: RunFolder = None,
+    plugin: Plugins = None,
+) -> None:
+    """Measure success on the recipe's held-out tasks, with intervals."""
+    from agentrl.cli.train import evaluate as run_evaluation
+
+    run_evaluation(recipe, overrides or [], run_folder, plugin or [])
+
+
+@app.command()
+def play(
+    name: Annotated[str, typer.Argument(help="An environment.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="[KEY=VALUE]...")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Whose tasks: train or test.")] = "train",
+    task: Annotated[str | None, typer.Option(help="Id of a task; the first one if left out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed instead of the task's own.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Be the model: play an environment in the terminal."""
+    from agentrl.cli.env import play as play_environment
+
+    play_environment(name, options or [], plugin or [], split=split, task=task, seed=seed)
+
+
+@env_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="An environment.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="[KEY=VALUE]...")
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of each split to play.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the random agent.")] = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Prove an environment sound: its oracle wins, null, random and cheating agents do not, and more."""
+    from agentrl.cli.env import check as check_environment
+
+    check_environment(name, options or [], plugin or [], tasks=tasks, seed=seed)
+
+
+@new_app.command("env")
+def new_env(
+    name: Annotated[str, typer.Argument(help="Name of the package, such as ticket_desk.")],
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write it; here by default.")] = None,
+) -> None:
+    """Write an environment package that passes its own check."""
+    from agentrl.cli.env import new as new_environment
+
+    new_environment(name, folder or Path())
+
+
+@models_app.command("get")
+def models_get(name: Annotated[str, typer.Argument(help="A model that `agentrl models list` shows.")]) -> None:
+    """Fetch and convert a model, once."""
+    from agentrl.cli.models import get_model
+
+    get_model(name)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the models that can be had by name, and whether they are here."""
+    from agentrl.cli.models import print_models
+
+    print_models()
+
+
+@config_app.command("explain")
+def config_explain(
+    key: Annotated[
+        str, typer.Argument(help="A key such as training.learning_rate, or a section; all if left out.")
+    ] = "",
+) -> None:
+    """Say what a key means: type, default, range."""
+    from agentrl.cli.settings import print_keys
+
+    print_keys(key)
+
+
+@config_app.command("show")
+def config_show(recipe: Recipe, overrides: Overrides = None, plugin: Plugins = None) -> None:
+    """Print the resolved config of a recipe, defaults included, after checking it against the plugins."""
+    from agentrl.cli.settings import print_config
+
+    print_config(recipe, overrides or [], plugin or [])
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script. Exits with 0, 2 (wrong recipe or usage), 1 (other errors), 130 (Ctrl-C)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        from agentrl import __version__
+
+        print(f"agentrl {__version__}")
+        return
+    debug = "--debug" in words
+    try:
+        app([word for word in words if word != "--debug"], prog_name="agentrl")
+    except AgentRLError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+if __name__ == "__main__":
+    run()

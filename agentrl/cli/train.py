@@ -1,0 +1,162 @@
+"""`agentrl train`, `sft` and `eval`: what a person sees of a run from its first line to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agentrl.cli.panel import Progress, open_progress
+from agentrl.config import load_config
+from agentrl.errors import MissingDependencyError
+from agentrl.evaluation.harness import Evaluation
+from agentrl.evaluation.statistics import paired_difference
+from agentrl.plugins import Host, load_host
+from agentrl.runs.curve import save_curve
+from agentrl.runs.folder import RunFolder
+from agentrl.sections import Config
+from agentrl.training.metrics import read_metrics
+
+T = TypeVar("T")
+
+
+def train(recipe: str, overrides: Sequence[str], dry_run: bool, folder: Path | None, plugins: Sequence[str]) -> None:
+    """Train by a recipe; the same command continues a run that was killed."""
+    config, host, place = _prepared(recipe, overrides, folder, plugins)
+    if dry_run:
+        from agentrl.runs.forecast import forecast
+
+        print(forecast(config, host, place), flush=True)
+        return
+    _run(_train(config, host, place))
+
+
+def sft(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
+    """The warm start of a recipe by itself."""
+    from agentrl.runs.assembly import warm_up
+
+    config, host, place = _prepared(recipe, overrides, folder, plugins)
+    screen = open_progress(config.name)
+    try:
+        weights = _run(warm_up(config, host, place, screen))
+    finally:
+        screen.close()
+    print(f"saved    {weights}", flush=True)
+
+
+def evaluate(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
+    """Success of a run's newest weights on the recipe's held-out tasks."""
+    config, host, place = _prepared(recipe, overrides, folder, plugins)
+    _run(_evaluate(config, host, place))
+
+
+async def _train(config: Config, host: Host, folder: RunFolder) -> None:
+    from agentrl.runs.assembly import open_run
+    from agentrl.training.loop import train as train_loop
+
+    screen = open_progress(config.name)
+    try:
+        async with open_run(config, host, folder, screen) as live:
+            if live.resumed:
+                screen.note(f"resume   {folder.path} goes on at batch {live.run.batch} of {live.run.batches}")
+            screen.note(_introduction(config, folder))
+            first = 0 if live.run.batch else await live.run.publish()
+            before = await live.measure(first)
+            _tell(screen, "before", before)
+            await train_loop(live.run)
+            after = await live.measure(await live.run.publish())
+            _tell(screen, "after", after)
+            _compare(screen, before, after)
+            _save_curve(config, folder, screen)
+    except asyncio.CancelledError:
+        screen.note(f"stopped  everything is saved in {folder.path}; the same command goes on from there")
+        raise
+    finally:
+        screen.close()
+
+
+async def _evaluate(config: Config, host: Host, folder: RunFolder) -> None:
+    from agentrl.runs.assembly import open_run
+
+    screen = open_progress(config.name)
+    try:
+        async with open_run(config, host, folder, screen) as live:
+            _tell(screen, "score", await live.measure(await live.run.publish()))
+    finally:
+        screen.close()
+
+
+def _prepared(
+    recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]
+) -> tuple[Config, Host, RunFolder]:
+    config = load_config(recipe, overrides)
+    host = load_host([*config.plugins, *plugins])
+    return config, host, RunFolder(folder or Path("runs") / config.name)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. The first Ctrl-C cancels, which saves; a second one kills."""
+
+    async def supervised() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        return await task
+
+    try:
+        return asyncio.run(supervised())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _introduction(config: Config, folder: RunFolder) -> str:
+    rollout, training = config.rollout, config.training
+    model = config.model.path or f"{config.model.name} (from scratch)"
+    return (
+        f"task     {config.environment.name} · model {model} · {config.method.name} · "
+        f"{training.batches} batches of {rollout.tasks_per_batch} tasks x {rollout.group_size} · {folder.path}"
+    )
+
+
+def _tell(screen: Progress, when: str, evaluations: Sequence[Evaluation]) -> None:
+    for evaluation in evaluations:
+        how = "greedy" if evaluation.temperature == 0 else f"sampled T={evaluation.temperature:g}"
+        validity = evaluation.call_validity()
+        told = [
+            f"success {evaluation.success().percent()}",
+            f"n={len(evaluation.successes())} held-out tasks",
+            f"{evaluation.mean_steps():.1f} steps",
+        ]
+        if validity is not None:
+            told.append(f"valid calls {100 * validity:.0f}%")
+        if evaluation.faults():
+            told.append(f"{evaluation.faults()} faults, not scored")
+        screen.note(f"{when:<8} {how:<13} {' · '.join(told)}")
+
+
+def _compare(screen: Progress, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
+    for first, last in zip(before, after, strict=True):
+        how = "greedy" if first.temperature == 0 else f"sampled T={first.temperature:g}"
+        difference = paired_difference(first.successes(), last.successes())
+        screen.note(
+            f"paired   {how:<13} {difference.points()} · {len(difference.better)} tasks won, "
+            f"{len(difference.worse)} lost"
+        )
+
+
+def _save_curve(config: Config, folder: RunFolder, screen: Progress) -> None:
+    evaluations = [Evaluation.load(path) for path in sorted((folder.path / "evaluations").glob("*.json"))]
+    try:
+        save_curve(folder.curve, f"{config.name}: {config.method.name}", read_metrics(folder.metrics), evaluations)
+    except MissingDependencyError as error:
+        screen.note(f"curve    not drawn: {error}")
+        return
+    screen.note(f"saved    {folder.path}  (weights in checkpoints/, curve.png, metrics.jsonl)")

@@ -1,0 +1,280 @@
+"""Brings the learner's weights into a running vLLM server, and proves that the server computes with them.
+
+Proof is exact and by number: checksums of every tensor that the worker holds, checksums of columns of what its linear
+layers and its output head compute with, and log-probabilities of a fixed probe against the learner's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agentrl.engines.vllm_api import VllmApi
+from agentrl.engines.vllm_server import VllmEngine
+from agentrl.errors import InfrastructureFault
+from agentrl.types import Floats, TokenIds
+
+if TYPE_CHECKING:
+    import torch
+
+SHARED_MEMORY = Path("/dev/shm")
+ATTEMPTS = 2
+# Bytes of one weight; 2 in the other dtypes.
+BYTES = {"float32": 4}
+# Largest mean |difference| in nats over the probe. Low-precision arithmetic differs between any two programs; there
+# the exact checksums are what tells old weights from new ones.
+TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.3}
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedWeights:
+    """A version as it lies on disk, with what a server that serves it must show."""
+
+    version: int
+    path: Path
+    held: Mapping[str, str]
+    computed: Mapping[str, str]
+    probe_logprobs: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReport:
+    version: int
+    bytes: int
+    write_seconds: float
+    swap_seconds: float
+    "How long sampling stood still."
+    verify_seconds: float
+    mismatch: float
+    "Mean |engine - learner| log-probability over the probe, in nats."
+
+
+class VllmPublisher:
+    """Implements `protocols.WeightPublisher` for one `VllmEngine`, and brings the last version back after a restart.
+
+    `probe` gives the learner's log-probability (nats, temperature 1) of each token given those before it, entry 0
+    being 0, under the tensors that are being published. It is called in a thread.
+    """
+
+    def __init__(
+        self,
+        engine: VllmEngine,
+        folder: Path | str,
+        probe: Callable[[TokenIds], Floats],
+        *,
+        probe_tokens: TokenIds | None = None,
+        tolerance: float | None = None,
+    ) -> None:
+        self.report: PublishReport | None = None
+        self._engine = engine
+        self._probe = probe
+        self._probe_tokens = probe_tokens
+        self._tolerance = TOLERANCE.get(engine.options.dtype, 0.3) if tolerance is None else tolerance
+        self._folders = _weights_folders(Path(folder))
+        self._last: PublishedWeights | None = None
+        self._lock = asyncio.Lock()
+        engine.on_restart = self._restore
+
+    async def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        """After it returns, every new token is sampled from `tensors`; requests in flight went on with them."""
+        started = time.perf_counter()
+        weights = await self.write(version, tensors)
+        written = time.perf_counter()
+        self._last = weights
+        faults: list[str] = []
+        self._engine.withhold()
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    # A server that died meanwhile is restarted, and `_restore` has then installed these very weights.
+                    await self._engine.until_ready()
+                    await self._install(weights, written - started)
+                    break
+                except InfrastructureFault as fault:
+                    faults.append(str(fault))
+                    await self._engine.settle()
+            else:
+                raise InfrastructureFault(
+                    f"version {version} did not reach the vLLM server in {ATTEMPTS} attempts: {' | '.join(faults)}"
+                )
+        except BaseException as error:
+            self._engine.distrust(f"the vLLM server holds weights that are not verified: {error}")
+            raise
+        self._engine.trust()
+        for folder in self._folders:
+            for old in folder.glob("weights-*.safetensors"):
+                if old != weights.path:
+                    old.unlink(missing_ok=True)
+
+    async def write(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishedWeights:
+        """The file, complete or absent, and what to expect of a server that loaded it."""
+        tokens = self._tokens()
+        expected = await asyncio.to_thread(self._probe, tokens)
+        if expected.shape != tokens.shape or not np.isfinite(expected).all():
+            raise InfrastructureFault(
+                f"the learner's probe gave log-probabilities of shape {expected.shape} for {len(tokens)} tokens, "
+                f"{int((~np.isfinite(expected)).sum())} of them not finite; version {version} is not published."
+            )
+        size = sum(tensor.numel() for tensor in tensors.values()) * BYTES.get(self._engine.options.dtype, 2)
+        path = _with_room(self._folders, size) / f"weights-{version}.safetensors"
+        held, computed = await asyncio.to_thread(_write, path, version, tensors, self._engine.options.dtype)
+        return PublishedWeights(version, path, held, computed, expected)
+
+    async def verify(self, weights: PublishedWeights) -> float:
+        """Mean |difference| of the probe. Raises `InfrastructureFault` where the server computes with anything else."""
+        api = self._engine.api
+        label = await api.version()
+        if label != str(weights.version):
+            raise InfrastructureFault(f"the server calls its weights version {label}, not {weights.version}.")
+        shown = await api.call_worker("agentrl_fingerprints", [str(weights.path), weights.version])
+        if shown["unmapped"]:
+            raise InfrastructureFault(
+                f"where vLLM keeps {len(shown['unmapped'])} of the published tensors is not known, so they cannot be "
+                f"verified: {', '.join(shown['unmapped'][:5])}. This architecture needs the transformers engine."
+            )
+        _compare("the server does not hold the published", weights.held, shown["held"])
+        _compare("the server does not compute with the published", weights.computed, shown["computed"])
+        scores = await api.score(self._tokens())
+        mismatch = float(np.abs(scores - weights.probe_logprobs)[1:].mean())
+        if not mismatch <= self._tolerance:
+            worst = int(np.abs(scores - weights.probe_logprobs).argmax())
+            raise InfrastructureFault(
+                f"version {weights.version}: over {len(scores) - 1} probe tokens the server's log-probabilities differ "
+                f"by {mismatch:.2e} nats in the mean (allowed: {self._tolerance:g}); worst at {worst}, server "
+                f"{scores[worst]:.5f}, learner {weights.probe_logprobs[worst]:.5f}. All tensors have arrived, so the "
+                "two sides compute differently: compare dtype, attention and position settings."
+            )
+        return mismatch
+
+    async def close(self) -> None:
+        """Removes the files; a restart of the server can then no longer bring the weights back."""
+        self._engine.on_restart = None
+        self._last = None
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _restore(self) -> None:
+        if self._last is not None:
+            await self._install(self._last, 0.0)
+            self._engine.trust()
+
+    async def _install(self, weights: PublishedWeights, write_seconds: float) -> None:
+        async def load(api: VllmApi) -> None:
+            answer = await api.call_worker("agentrl_load", [str(weights.path)])
+            if answer["missing"]:
+                raise InfrastructureFault(
+                    f"version {weights.version} lacks {len(answer['missing'])} of the server's parameters: "
+                    f"{', '.join(answer['missing'][:5])}."
+                )
+            await api.call_worker("agentrl_pack")
+
+        async with self._lock:
+            started = time.perf_counter()
+            await self._engine.swap(weights.version, load)
+            swapped = time.perf_counter()
+            try:
+                mismatch = await self.verify(weights)
+            finally:
+                await self._engine.hold_if_paused()
+            self.report = PublishReport(
+                weights.version,
+                weights.path.stat().st_size,
+                write_seconds,
+                swapped - started,
+                time.perf_counter() - swapped,
+                mismatch,
+            )
+
+    def _tokens(self) -> TokenIds:
+        if self._probe_tokens is None:
+            length = min(32, self._engine.max_context - 1)
+            ids = np.random.default_rng(0).integers(0, self._engine.vocabulary, length)
+            self._probe_tokens = ids.astype(np.int32)
+        return self._probe_tokens
+
+
+def _compare(what: str, expected: Mapping[str, str], shown: Mapping[str, str]) -> None:
+    wrong = sorted(name for name in expected.keys() | shown.keys() if expected.get(name) != shown.get(name))
+    if wrong:
+        first = wrong[0]
+        raise InfrastructureFault(
+            f"{what} {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''} ({len(wrong)} of {len(expected)}; "
+            f"checksum of {first}: {shown.get(first)}, published {expected.get(first)})."
+        )
+
+
+def _write(
+    path: Path, version: int, tensors: Mapping[str, torch.Tensor], dtype: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Write the tensors in the engine's dtype; give the checksums of what is held and of what is computed with."""
+    import torch
+    from safetensors.torch import save_file
+
+    from agentrl.engines.vllm_fingerprint import checksum, column_checksum, probe_columns
+
+    kept: dict[str, torch.Tensor] = {}
+    memory: dict[tuple[int, torch.Size], str] = {}
+    # Sorted, a tied head ("lm_head") comes before "model.": the embedding is the one to keep.
+    for name in sorted(tensors, key=lambda name: (name.endswith("lm_head.weight"), name)):
+        tensor = tensors[name].detach()
+        place = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and place in memory and name.endswith("lm_head.weight"):
+            continue
+        memory[place] = name
+        kept[name] = tensor.to(
+            "cpu", getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
+        ).contiguous()
+    held = {name: checksum(tensor) for name, tensor in kept.items()}
+    computed = {}
+    for name, tensor in kept.items():
+        head = name.endswith("lm_head.weight")
+        embedding = name.endswith("embed_tokens.weight")
+        if tensor.ndim != 2 or not name.endswith(".weight"):
+            continue
+        columns = column_checksum(tensor[:, probe_columns(version, tensor.shape[1])].T)
+        if head or embedding:
+            # The head's own tensor, where there is one, is visited last.
+            computed["output head"] = columns
+        else:
+            computed[name] = columns
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    try:
+        save_file(kept, aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return held, computed
+
+
+def _weights_folders(run: Path) -> tuple[Path, ...]:
+    """Emptied folders: shared memory where there is any, named after the run so that a killed run's files are found."""
+    folders = [run / "published"]
+    if SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK):
+        name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
+        folders.insert(0, SHARED_MEMORY / f"agentrl-{os.getuid()}-{name}")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return tuple(folders)
+
+
+def _with_room(folders: tuple[Path, ...], size: int) -> Path:
+    """The first folder whose disk holds the file and a little more. In a container shared memory may be small."""
+    free = []
+    for folder in folders:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        free.append(shutil.disk_usage(folder).free)
+        if free[-1] > 1.1 * size:
+            return folder
+    rooms = ", ".join(f"{folder}: {room >> 20:,} MiB" for folder, room in zip(folders, free, strict=True))
+    raise InfrastructureFault(f"the weights need {size >> 20:,} MiB, and no folder has room for them ({rooms} free).")

@@ -1,0 +1,351 @@
+"""The vLLM engine: a server on this machine that we start, watch, restart and stop.
+
+Token ids go in; token ids, log-probabilities and versions come out. An answer is handed out only once the weights
+that are loaded by then are verified, and while the server is down nothing is answered at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from agentrl.engines.http import HttpFault
+from agentrl.engines.vllm_api import ServerOptions, VllmApi, server_command, server_environment
+from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port, free_port
+from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError, MissingDependencyError
+from agentrl.protocols import EngineHealth, GenerateRequest, LearnerSide, WeightPublisher
+from agentrl.types import Completion, Floats, TokenIds
+
+POLL_SECONDS = 0.1
+T = TypeVar("T")
+RESTART_WINDOW_SECONDS = 600.0
+
+
+class VllmEngine:
+    """Implements `protocols.Engine` with a vLLM server as its child.
+
+    `kv_cache_bytes` None leaves the cache to vLLM (on a GPU what the share `gpu_memory` allows). A server that dies is
+    restarted, at most `max_restarts` times in ten minutes; `on_restart` is awaited before it serves again and brings
+    the published weights back.
+    """
+
+    trainable = True
+
+    def __init__(
+        self,
+        model_path: Path | str,
+        *,
+        log_folder: Path | str,
+        dtype: str = "bfloat16",
+        device: Literal["cpu", "cuda"] = "cpu",
+        max_context: int = 2048,
+        max_sequences: int = 64,
+        kv_cache_bytes: int | None = 1 << 30,
+        gpu_memory: float = 0.45,
+        threads: int = 1,
+        port: int | None = None,
+        start_deadline: float = 300.0,
+        request_deadline: float = 600.0,
+        max_restarts: int = 3,
+        version: int = 0,
+    ) -> None:
+        self.options = ServerOptions(
+            Path(model_path), dtype, device, max_context, max_sequences, kv_cache_bytes, gpu_memory, threads
+        )
+        self.max_context = max_context
+        self.on_restart: Callable[[], Awaitable[None]] | None = None
+        self._folder = Path(log_folder)
+        self._files = ProcessFiles(self._folder / "vllm.log", self._folder / "vllm.label.json")
+        self._port = port
+        self._start_deadline = start_deadline
+        self._request_deadline = request_deadline
+        self._max_restarts = max_restarts
+        self._first_version = self._version = version
+        self._restarts: deque[float] = deque()
+        self._process: ServerProcess | None = None
+        self._api: VllmApi | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self._verified = asyncio.Event()
+        self._verified.set()
+        self._down = "it was not started"
+        self._distrusted = ""
+        self._paused = False
+        self._running = 0
+        self._vocabulary = 0
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, known after `start`."""
+        return self._vocabulary
+
+    @property
+    def api(self) -> VllmApi:
+        """The endpoints of the running server, for the publisher. Raises `InfrastructureFault` where there is none."""
+        if self._api is None:
+            raise InfrastructureFault(f"the vLLM server cannot be used: {self._down}.")
+        return self._api
+
+    async def start(self) -> None:
+        """Returns when the server answers. Raises `InfrastructureFault` with the log's last lines where it does not."""
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingDependencyError(
+                "vLLM is not installed. `make test` installs its CPU build; on a GPU: pip install vllm"
+            )
+        self._vocabulary = _vocabulary(self.options.model)
+        try:
+            await self._launch()
+        except BaseException:
+            await self.close()
+            raise
+        self._down = ""
+        self._ready.set()
+        self._watcher = asyncio.create_task(self._watch(), name="vllm watcher")
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        self._check_request(request)
+        api = await self._serving()
+        self._running += 1
+        try:
+            completion = await self._call(api.generate(request))
+        finally:
+            self._running -= 1
+        await self._trusted()
+        return completion
+
+    async def score(self, tokens: TokenIds) -> Floats:
+        """Scores up to `max_context - 1` tokens: vLLM must have room to sample one."""
+        self._check_tokens(tokens)
+        api = await self._serving()
+        scores = await self._call(api.score(tokens))
+        await self._trusted()
+        return scores
+
+    async def pause(self) -> None:
+        self._paused = True
+        await self._call((await self._serving()).pause())
+
+    async def resume(self) -> None:
+        self._paused = False
+        await self._call((await self._serving()).resume())
+
+    async def forget(self, session: str) -> None:
+        """Nothing to do: the prefix cache drops what was used longest ago."""
+
+    async def health(self) -> EngineHealth:
+        detail = self._down or self._distrusted
+        if not detail:
+            try:
+                await self.api.check_health()
+            except InfrastructureFault as fault:
+                detail = str(fault)
+        return EngineHealth(ok=not detail, detail=detail, running=self._running)
+
+    async def close(self) -> None:
+        """Stops the server and everything it started. May be called twice."""
+        self._down = self._down or "it was closed"
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        # Whoever still waits for the server learns that it is closed.
+        self._ready.set()
+        self._verified.set()
+        # First, since the server waits for open connections before it ends.
+        if self._api is not None:
+            await self._api.close()
+            self._api = None
+        if self._process is not None:
+            await self._process.stop()
+
+    def publisher(self, learner: LearnerSide) -> WeightPublisher:
+        """Through a file on shared memory, verified against the learner's own log-probabilities."""
+        from agentrl.engines.vllm_publish import VllmPublisher
+
+        return VllmPublisher(self, learner.folder, learner.probe)
+
+    async def swap(self, version: int, load: Callable[[VllmApi], Awaitable[None]]) -> None:
+        """New weights under the requests in flight: they are held, go on with the new ones, and say so in `versions`.
+
+        The prefix cache is forgotten, theirs included, so that no token is sampled from keys and values of old weights.
+        Ends resumed, so that the new weights can be tried out; `hold_if_paused` goes back to what the caller asked for.
+        """
+        api = self.api
+        await api.pause()
+        try:
+            await load(api)
+            await api.reset_prefix_cache()
+            await api.set_version(version)
+            self._version = version
+        finally:
+            await api.resume()
+
+    async def hold_if_paused(self) -> None:
+        if self._paused:
+            await self.api.pause()
+
+    def withhold(self) -> None:
+        """No answer is handed out until `trust` or `distrust`."""
+        self._verified.clear()
+
+    def trust(self) -> None:
+        self._distrusted = ""
+        self._verified.set()
+
+    def distrust(self, reason: str) -> None:
+        """Every answer from now on is an `InfrastructureFault`, until a later `trust`."""
+        self._distrusted = reason
+        self._verified.set()
+
+    async def until_ready(self) -> None:
+        """Returns when the server serves, after a restart if need be. Raises `InfrastructureFault` if it will not."""
+        try:
+            async with asyncio.timeout(self._start_deadline):
+                await self._ready.wait()
+        except TimeoutError:
+            raise InfrastructureFault(
+                f"the vLLM server did not come back within {self._start_deadline:g} s: {self._down}"
+            ) from None
+        if self._down:
+            raise InfrastructureFault(f"the vLLM server is down: {self._down}")
+
+    async def settle(self) -> None:
+        """After a failed call: returns when the server answers, or is known to be down (its exit takes a moment)."""
+        for _ in range(int(2 * GRACE_SECONDS / POLL_SECONDS)):
+            if self._down or self._api is None:
+                return
+            try:
+                await self._api.check_health(2.0)
+                return
+            except InfrastructureFault:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def _serving(self) -> VllmApi:
+        if self._process is None:
+            raise InfrastructureFault("the vLLM server was not started: `await engine.start()` comes first.")
+        await self.until_ready()
+        if self._distrusted:
+            raise InfrastructureFault(self._distrusted)
+        return self.api
+
+    async def _trusted(self) -> None:
+        await self._verified.wait()
+        if self._distrusted:
+            raise InfrastructureFault(self._distrusted)
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except HttpFault as fault:
+            if fault.status in (None, 500, 503):
+                await self.settle()
+            if self._down:
+                raise InfrastructureFault(f"the vLLM server died during a request: {self._down}") from fault
+            raise
+
+    async def _launch(self) -> None:
+        if self._port is not None:
+            check_port(self._port)
+        port = self._port or free_port()
+        self._process = ServerProcess(
+            "the vLLM server", server_command(self.options, port), server_environment(self.options), self._files
+        )
+        await asyncio.to_thread(self._process.start)
+        old, self._api = self._api, VllmApi(port, self._request_deadline)
+        if old is not None:
+            await old.close()
+        until = time.monotonic() + self._start_deadline
+        while True:
+            if self._process.exit_code is not None:
+                raise InfrastructureFault(f"{self._process.obituary()}\nIt never answered.")
+            try:
+                await self._api.check_health(5.0)
+                break
+            except HttpFault as fault:
+                if time.monotonic() > until:
+                    raise InfrastructureFault(
+                        f"the vLLM server did not answer within {self._start_deadline:g} s ({fault}). "
+                        f"Allow a longer start_deadline, or look at {self._files.log}."
+                    ) from fault
+                await asyncio.sleep(POLL_SECONDS)
+        self._version = self._first_version
+        await self._api.set_version(self._version)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            process = self._process
+            if process is None or process.exit_code is None:
+                continue
+            self._ready.clear()
+            self._down = process.obituary()
+            await self._restart()
+            if self._down:
+                self._ready.set()
+                return
+
+    async def _restart(self) -> None:
+        """Clears `_down` where the server serves again."""
+        while True:
+            now = time.monotonic()
+            while self._restarts and now - self._restarts[0] > RESTART_WINDOW_SECONDS:
+                self._restarts.popleft()
+            if len(self._restarts) >= self._max_restarts:
+                self._down += f"\nIt was restarted {len(self._restarts)} times in ten minutes; no more is tried."
+                return
+            self._restarts.append(now)
+            try:
+                await self._launch()
+                if self.on_restart is not None:
+                    await self.on_restart()
+                await self.hold_if_paused()
+            except Exception as error:
+                # Whatever kept it from serving is told to everyone who waits; the next attempt may do better.
+                self._down = f"restart failed: {error}"
+                if self._process is not None:
+                    await self._process.stop()
+                continue
+            self._down = ""
+            self._ready.set()
+            return
+
+    def _check_request(self, request: GenerateRequest) -> None:
+        if request.images:
+            raise InvalidDataError(f"the request holds {len(request.images)} images; this engine reads tokens only.")
+        self._check_tokens(request.tokens)
+
+    def _check_tokens(self, tokens: TokenIds) -> None:
+        if not 0 < len(tokens) < self.max_context:
+            raise InvalidDataError(
+                f"the prompt has {len(tokens)} tokens; 1 to {self.max_context - 1} fit max_context={self.max_context}."
+            )
+        low, high = int(tokens.min()), int(tokens.max())
+        # vLLM does not check this without a tokenizer: one bad id kills its engine process.
+        if self._vocabulary and (low < 0 or high >= self._vocabulary):
+            raise InvalidDataError(
+                f"token ids run from {low} to {high}; the model knows 0 to {self._vocabulary - 1}. "
+                "Is the renderer that of another model?"
+            )
+
+
+def _vocabulary(model: Path) -> int:
+    path = model / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no model at {model}: {path} is missing. `agentrl models` lists what is."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} names no vocab_size ({error}); is {model} a transformers model folder?") from error

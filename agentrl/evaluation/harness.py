@@ -1,0 +1,129 @@
+"""Plays held-out tasks and keeps one record per attempt.
+
+An attempt that a fault ended is kept apart and never counts as a failure; it is not scored at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agentrl.errors import StoreError
+from agentrl.evaluation.statistics import Interval, score_interval
+from agentrl.protocols import Rollout
+from agentrl.types import Status, Task, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One episode of an evaluation."""
+
+    task: str
+    number: int
+    status: str
+    reward: float
+    success: bool
+    steps: int
+    tokens: int
+    "Sampled tokens."
+    calls: int
+    "Tool calls, malformed ones included."
+    wrong_calls: int
+    "Malformed calls, unknown tools, invalid arguments."
+    error: str = ""
+
+    @property
+    def scored(self) -> bool:
+        return Status(self.status).trains
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one policy did on one list of tasks at one temperature."""
+
+    environment: str
+    temperature: float
+    update: int
+    "Policy version that was evaluated."
+    attempts: tuple[Attempt, ...]
+
+    def successes(self) -> Mapping[str, Sequence[float]]:
+        """Per task the attempts that were scored, 1 or 0."""
+        found: dict[str, list[float]] = {}
+        for attempt in self.attempts:
+            if attempt.scored:
+                found.setdefault(attempt.task, []).append(float(attempt.success))
+        return found
+
+    def success(self) -> Interval:
+        return score_interval(self.successes())
+
+    def mean_reward(self) -> float:
+        scored = [attempt.reward for attempt in self.attempts if attempt.scored]
+        return sum(scored) / max(len(scored), 1)
+
+    def mean_steps(self) -> float:
+        scored = [attempt.steps for attempt in self.attempts if attempt.scored]
+        return sum(scored) / max(len(scored), 1)
+
+    def call_validity(self) -> float | None:
+        calls = sum(attempt.calls for attempt in self.attempts)
+        return 1.0 - sum(attempt.wrong_calls for attempt in self.attempts) / calls if calls else None
+
+    def faults(self) -> int:
+        return sum(not attempt.scored for attempt in self.attempts)
+
+    def save(self, path: Path) -> None:
+        """Written aside and renamed, so that a reader never sees half of it."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".partial")
+            aside.write_text(json.dumps(asdict(self), indent=1))
+            os.replace(aside, path)  # noqa: PTH105
+        except OSError as error:
+            raise StoreError(f"the evaluation cannot be saved as {path}: {error}.") from error
+
+    @staticmethod
+    def load(path: Path) -> Evaluation:
+        try:
+            fields = json.loads(path.read_text())
+            attempts = tuple(Attempt(**attempt) for attempt in fields.pop("attempts"))
+            return Evaluation(attempts=attempts, **fields)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{path} is not an evaluation: {error}. Delete it to evaluate anew.") from error
+
+
+async def evaluate(
+    rollout: Rollout, tasks: Sequence[Task], *, attempts: int, temperature: float, update: int
+) -> Evaluation:
+    """Every task `attempts` times; the rollout's own limits decide how many run at once."""
+    plays = [(task, number) for task in tasks for number in range(attempts)]
+    played = await asyncio.gather(*(rollout.episode(task, number) for task, number in plays))
+    records = [_attempt(number, trajectory) for (_, number), trajectory in zip(plays, played, strict=True)]
+    return Evaluation(tasks[0].env if tasks else "", temperature, update, tuple(records))
+
+
+def count_calls(trajectory: Trajectory) -> tuple[int, int]:
+    """Tool calls of an episode and how many of them were the model's mistakes; text answers are no calls."""
+    called = [step for step in trajectory.steps if step.action.tool_calls or step.error]
+    return len(called), sum(bool(step.error) for step in called)
+
+
+def _attempt(number: int, trajectory: Trajectory) -> Attempt:
+    calls, wrong = count_calls(trajectory)
+    return Attempt(
+        task=trajectory.task.id,
+        number=number,
+        status=trajectory.status.value,
+        reward=trajectory.reward,
+        success=trajectory.success,
+        steps=len(trajectory.steps),
+        tokens=sum(len(step.tokens) for step in trajectory.steps),
+        calls=calls,
+        wrong_calls=wrong,
+        error=trajectory.error,
+    )

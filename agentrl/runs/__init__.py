@@ -1,0 +1,1 @@
+"""A run: parts chosen by a recipe, wired together, resumed, reported and closed."""

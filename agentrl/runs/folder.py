@@ -1,0 +1,84 @@
+"""The folder of a run: where everything lies, and whether a recipe may go on in it."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl.config import dump_toml
+from agentrl.errors import ConfigError, StoreError
+from agentrl.sections import Config
+
+FREE = {"training.batches", "training.checkpoint_every", "training.keep_checkpoints", "training.threads"}
+"Keys that a continued run may change; whole sections: evaluation, report."
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def warm_model(self) -> Path:
+        return self.path / "warm_start" / "model"
+
+    @property
+    def warm_report(self) -> Path:
+        return self.path / "warm_start" / "report.json"
+
+    @property
+    def blank_model(self) -> Path:
+        return self.path / "warm_start" / "blank"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.png"
+
+    def evaluation(self, update: int, temperature: float) -> Path:
+        return self.path / "evaluations" / f"update-{update:06d}-temperature-{temperature:g}.json"
+
+    def claim(self, config: Config) -> None:
+        """Begin in an empty folder, or go on with the same recipe. Raises `ConfigError` with the keys that differ."""
+        text = dump_toml(config)
+        if self.recipe.exists():
+            differing = _differing(tomllib.loads(self.recipe.read_text()), tomllib.loads(text))
+            if differing:
+                raise ConfigError(
+                    f"{self.path} was begun with another recipe: {'; '.join(differing)}. Give the run another name "
+                    "(name=...) or --run-folder, or delete the folder to begin anew."
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise ConfigError(f"{self.path} is not empty and is no run of agentrl; choose another --run-folder.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            aside = self.recipe.with_suffix(".partial")
+            aside.write_text(text)
+            aside.replace(self.recipe)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written: {error}.") from error
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    before, after = _flat(old), _flat(new)
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    bound = [key for key in keys if key not in FREE and key.split(".")[0] not in ("evaluation", "report")]
+    return [f"{key} was {before.get(key)!r} and is {after.get(key)!r}" for key in bound]
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

@@ -1,0 +1,215 @@
+"""One run while it lives: the parts that a recipe chose, behind the six verbs of the training loop.
+
+Timing, metrics, events and checkpoints happen here, so that `training/loop.py` can read as the method.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+from agentrl.batch import TrainingBatch
+from agentrl.method import Method
+from agentrl.protocols import Learner, TaskSampler, Tracker, UpdateReport, WeightPublisher
+from agentrl.rollout.accounting import CollectorStatistics
+from agentrl.rollout.collector import Collector
+from agentrl.runs.summary import Progress, merge, shape_metrics, summarize
+from agentrl.store.ledger import Ledger
+from agentrl.training.health import health_lines
+from agentrl.training.metrics import MetricsLog
+from agentrl.training.report import ProgressReport, TimeSplit
+from agentrl.types import Group, Status
+
+
+class Panel(Protocol):
+    """Shows reports while a run goes on."""
+
+    def show(self, report: ProgressReport) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """When things happen, in batches."""
+
+    batches: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    asynchronous: bool
+    "Rollouts go on while the learner works, so waiting for them is idling."
+    offers_tools: bool
+    minibatches: int = 1
+    "Updates per batch, each on whole groups."
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of."""
+
+    method: Method
+    learner: Learner
+    publisher: WeightPublisher
+    collector: Collector
+    ledger: Ledger
+    sampler: TaskSampler
+    metrics: MetricsLog
+    trackers: Sequence[Tracker]
+    events: Any
+    "The plugin host's caller of event hooks."
+    panel: Panel
+    evaluate: Callable[[int], Awaitable[dict[str, float]]]
+    "On held-out tasks with the published weights; takes the policy version, gives metrics."
+    recomputes: bool = False
+    "The objective takes its ratio against the weights at the start of the batch."
+
+
+@dataclass(slots=True)
+class _Moment:
+    """What the verbs of one batch leave for its report."""
+
+    groups: Sequence[Group] = ()
+    batches: Sequence[TrainingBatch] = ()
+    reports: Sequence[UpdateReport] = ()
+    version: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class TrainingRun:
+    """Implements `training.loop.Run`."""
+
+    def __init__(self, folder: Path, plan: Plan, parts: Parts, *, batch: int = 0) -> None:
+        self.folder = folder
+        self.batch = batch
+        self.batches = plan.batches
+        self.history: list[ProgressReport] = []
+        self._plan = plan
+        self._parts = parts
+        self._now = _Moment()
+        self._saved = batch
+        self._began = time.monotonic()
+        self._first = batch
+        self._published = -1
+        self._dead_trackers: set[int] = set()
+
+    async def publish(self) -> int:
+        began = time.monotonic()
+        version = self._parts.learner.version
+        if version != self._published:
+            await self._parts.publisher.publish(version, self._parts.learner.named_tensors())
+            self._published = version
+        self._now = _Moment(version=version, seconds={"publish": time.monotonic() - began})
+        return version
+
+    async def collect(self, version: int) -> Sequence[Group]:
+        began = time.monotonic()
+        self._now.groups = await self._parts.collector.next_batch(version)
+        self._now.seconds["collect"] = time.monotonic() - began
+        return self._now.groups
+
+    def credit(self, groups: Sequence[Group]) -> Sequence[TrainingBatch]:
+        parts = min(self._plan.minibatches, len(groups))
+        bounds = [round(i * len(groups) / parts) for i in range(parts + 1)]
+        self._now.batches = [self._parts.method.batch(groups[a:b]) for a, b in pairwise(bounds)]
+        return self._now.batches
+
+    async def update(self, batches: Sequence[TrainingBatch]) -> None:
+        began = time.monotonic()
+        learner, events = self._parts.learner, self._parts.events
+        # Before the first update moves them: the weights that every ratio of this batch is taken against.
+        apart = self._parts.recomputes and len(batches) > 1
+        proximal = [await asyncio.to_thread(learner.proximal, batch) if apart else None for batch in batches]
+        reports = []
+        for batch, anchor in zip(batches, proximal, strict=True):
+            events.agentrl_before_update(batch=batch)
+            reports.append(await asyncio.to_thread(partial(learner.update, batch, proximal=anchor)))
+            events.agentrl_after_update(report=reports[-1])
+        self._now.reports = reports
+        self._now.seconds["train"] = time.monotonic() - began
+        self.batch += 1
+
+    async def report(self) -> None:
+        now = self._now
+        statistics = self._parts.collector.take_statistics()
+        update = merge(now.reports)
+        report = summarize(now.groups, now.batches, update, self._progress(statistics))
+        report = replace(report, health=tuple(health_lines([*self.history, report])))
+        self.history.append(report)
+        metrics = report.metrics() | {f"update_{name}": value for name, value in update.metrics.items()}
+        metrics |= shape_metrics(now.groups, statistics.episodes, statistics.dropped)
+        if self._evaluates():
+            await self.publish()
+            metrics |= await self._parts.evaluate(self._parts.learner.version)
+        self._parts.metrics.write(self._parts.learner.version, metrics)
+        self._track(self._parts.learner.version, metrics)
+        self._parts.panel.show(report)
+
+    async def save(self, *, final: bool = False) -> None:
+        due = self.batch % self._plan.checkpoint_every == 0 or final
+        if not due or self.batch == self._saved:
+            return
+        folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
+        await asyncio.to_thread(self._parts.learner.save, folder)
+        checkpoint = str(folder.relative_to(self.folder))
+        self._parts.ledger.set_head(self.batch, checkpoint, self._parts.sampler.state(), self._parts.collector.ordinal)
+        self._saved = self.batch
+        self._parts.events.agentrl_checkpoint(folder=folder, update=self._parts.learner.version)
+        self._forget_old_checkpoints()
+
+    def close(self) -> None:
+        for tracker in self._parts.trackers:
+            self._try(tracker, tracker.close)
+        self._parts.metrics.close()
+
+    def _progress(self, statistics: CollectorStatistics) -> Progress:
+        seconds = self._now.seconds
+        collect = seconds.get("collect", 0.0)
+        split = TimeSplit(
+            generate=0.0 if self._plan.asynchronous else collect,
+            train=seconds.get("train", 0.0),
+            publish=seconds.get("publish", 0.0),
+            wait=collect if self._plan.asynchronous else 0.0,
+        )
+        dispatched = sum(statistics.episodes.values())
+        failed = sum(count for status, count in statistics.episodes.items() if not Status(status).trains)
+        done = self.batch - self._first
+        each = (time.monotonic() - self._began) / max(done, 1)
+        return Progress(
+            batch=self.batch,
+            batches=self.batches,
+            version=self._now.version,
+            failed=failed / max(dispatched, 1),
+            offers_tools=self._plan.offers_tools,
+            time=split,
+            eta=each * (self.batches - self.batch),
+        )
+
+    def _evaluates(self) -> bool:
+        every = self._plan.evaluate_every
+        return every > 0 and self.batch % every == 0 and self.batch < self.batches
+
+    def _track(self, update: int, metrics: dict[str, float]) -> None:
+        for tracker in self._parts.trackers:
+            self._try(tracker, lambda t=tracker: t.log(update, metrics))  # type: ignore[misc]
+
+    def _try(self, tracker: Tracker, call: Callable[[], None]) -> None:
+        """A tracker that fails is named once and then left out: metrics.jsonl has everything."""
+        if id(tracker) in self._dead_trackers:
+            return
+        try:
+            call()
+        except Exception as error:
+            self._dead_trackers.add(id(tracker))
+            print(f"tracker  {type(tracker).__name__} failed and is left out from here on: {error}", flush=True)
+
+    def _forget_old_checkpoints(self) -> None:
+        kept = sorted((self.folder / "checkpoints").glob("batch-*"))[-self._plan.keep_checkpoints :]
+        for folder in (self.folder / "checkpoints").glob("batch-*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,115 @@
+"""From what a batch was to what its report says: counts over trajectories, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agentrl.batch import TrainingBatch
+from agentrl.evaluation.harness import count_calls
+from agentrl.evaluation.statistics import score_interval
+from agentrl.protocols import UpdateReport
+from agentrl.training.report import ProgressReport, TimeSplit
+from agentrl.types import Group, Status, Trajectory
+
+SUMMED = frozenset({"seconds", "tokens", "tree_tokens", "row_tokens", "micro_batches"})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run stands when a batch is done."""
+
+    batch: int
+    batches: int
+    version: int
+    "Learner's version when the batch was cut."
+    failed: float
+    "Share of the dispatched episodes that ended in a fault."
+    offers_tools: bool
+    time: TimeSplit
+    eta: float | None
+
+
+def summarize(
+    groups: Sequence[Group], batches: Sequence[TrainingBatch], report: UpdateReport, progress: Progress
+) -> ProgressReport:
+    """The report of one batch; health lines are added by who knows the history."""
+    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+    rewards = {group.id: [t.reward for t in group.trajectories] for group in groups}
+    reward = score_interval(rewards, resamples=500)
+    calls, wrong = np.sum([count_calls(t) for t in trajectories], axis=0)
+    age = np.concatenate([progress.version - batch.columns.version for batch in batches])
+    return ProgressReport(
+        update=progress.version + int(report.metrics["updates"]),
+        batch=progress.batch,
+        batches=progress.batches,
+        reward=reward.value,
+        reward_interval=(reward.low, reward.high),
+        success=_share(trajectories, [t.success for t in trajectories]),
+        call_validity=float(1 - wrong / calls) if calls else None,
+        calls=float(calls) / len(trajectories),
+        offers_tools=progress.offers_tools,
+        flat_groups=_flat(batches),
+        truncated=_share(trajectories, [t.status is Status.TRUNCATED for t in trajectories]),
+        failed=progress.failed,
+        staleness=float(age.mean()) if len(age) else 0.0,
+        staleness_max=int(age.max(initial=0)),
+        tokens_per_second=len(age) / max(progress.time.total, 1e-9),
+        time=progress.time,
+        mismatch=report.metrics.get("mismatch"),
+        entropy=report.metrics.get("entropy"),
+        updated=report.updated,
+        reason=report.reason,
+        eta=progress.eta,
+    )
+
+
+def merge(reports: Sequence[UpdateReport]) -> UpdateReport:
+    """The reports of one batch as one: counts and seconds are summed, the rest is the mean over updates made.
+
+    The mismatch is the first update's: only there does the learner still have the weights that sampled.
+    """
+    made = [report for report in reports if report.updated] or list(reports)
+    names = {name for report in made for name in report.metrics}
+    found = {}
+    for name in sorted(names):
+        values = [report.metrics[name] for report in made if name in report.metrics]
+        total = sum(values) if name in SUMMED else sum(values) / len(values)
+        found[name] = values[0] if name.startswith("mismatch") else total
+    found["updates"] = float(sum(report.updated for report in reports))
+    reasons = [report.reason for report in reports if report.reason]
+    return UpdateReport(found["updates"] > 0, reasons[0] if reasons else "", found)
+
+
+def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, float]:
+    """Lengths, and what became of episodes and groups, for `metrics.jsonl`."""
+    trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+    steps = [len(t.steps) for t in trajectories]
+    tokens = [sum(len(s.tokens) for s in t.steps) for t in trajectories]
+    won = [len(t.steps) for t in trajectories if t.success]
+    found = {
+        "trajectories": float(len(trajectories)),
+        "steps_per_episode": float(np.mean(steps)),
+        "tokens_per_episode": float(np.mean(tokens)),
+        "forks": float(sum(t.forks for t in trajectories)),
+    }
+    if won:
+        found["steps_per_success"] = float(np.mean(won))
+    found |= {f"episodes_{status}": float(count) for status, count in sorted(episodes.items())}
+    return found | {f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())}
+
+
+def _share(trajectories: Sequence[Trajectory], hits: Sequence[bool]) -> float:
+    return sum(hits) / max(len(trajectories), 1)
+
+
+def _flat(batches: Sequence[TrainingBatch]) -> float:
+    """Share of the groups of which no token has an advantage."""
+    groups = heard = 0
+    for batch in batches:
+        speaks = batch.advantage * batch.weight != 0
+        heard += len(np.unique(batch.table.group[batch.columns.row[speaks]]))
+        groups += batch.table.groups
+    return 1.0 - heard / max(groups, 1)

@@ -1,0 +1,191 @@
+"""Playing an episode without a model, and telling two episodes apart.
+
+An episode is kept as plain data, so that a replay can be compared number for number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrl.blame import AuthorFault, frames_of, place, source_of
+from agentrl.errors import AgentRLError
+from agentrl.protocols import Environment
+from agentrl.testing.agents import Agent
+from agentrl.types import Action, Observation, StepResult, Task
+
+DEFAULT_DEADLINE = 30.0
+DEFAULT_STEPS = 64
+"Where an environment that is no `Env` names no limit of its own."
+
+Around = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(slots=True)
+class Episode:
+    """What happened: `results[i]` answers `actions[i]`."""
+
+    task: Task
+    first: Observation
+    actions: list[Action] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.results) and (self.results[-1].terminated or self.results[-1].truncated)
+
+    @property
+    def reward(self) -> float:
+        return sum(result.reward for result in self.results)
+
+    @property
+    def success(self) -> bool:
+        """As `Trajectory.success` has it."""
+        if not self.results:
+            return False
+        scores = self.results[-1].scores
+        return scores["success"] > 0 if "success" in scores else self.reward > 0
+
+    @property
+    def observations(self) -> list[Observation]:
+        return [self.first, *(result.observation for result in self.results)]
+
+
+def author_of(environment: Environment) -> type:
+    """The class that a person wrote."""
+    return type(getattr(environment, "author", environment))
+
+
+def limits_of(environment: Environment) -> tuple[int, float, float]:
+    """`max_steps`, `step_deadline` and `reset_deadline`, the last two in seconds."""
+    return (
+        getattr(environment, "max_steps", DEFAULT_STEPS),
+        getattr(environment, "step_deadline", DEFAULT_DEADLINE),
+        getattr(environment, "reset_deadline", DEFAULT_DEADLINE),
+    )
+
+
+async def begin(environment: Environment, task: Task, around: Around = contextlib.nullcontext) -> Episode:
+    """Reset. `around` gives a context that is entered for every wait on the environment."""
+    with blaming(environment, "reset"), around():
+        async with asyncio.timeout(_late(limits_of(environment)[2])):
+            return Episode(task, await environment.reset(task))
+
+
+async def advance(
+    environment: Environment, episode: Episode, action: Action, around: Around = contextlib.nullcontext
+) -> StepResult:
+    """Play one action and record it."""
+    started = time.perf_counter()
+    with blaming(environment, "step"), around():
+        async with asyncio.timeout(_late(limits_of(environment)[1])):
+            result = await environment.step(action)
+    if not math.isfinite(result.reward):
+        owner = author_of(environment)
+        where = source_of(owner, "step")
+        what = f"{owner.__name__}.step returned reward {result.reward} at {where}; allowed is a finite number."
+        raise AuthorFault(what, "not_finite", "step", where)
+    episode.actions.append(action)
+    episode.results.append(result)
+    episode.seconds.append(time.perf_counter() - started)
+    return result
+
+
+async def play(
+    environment: Environment,
+    task: Task,
+    choose: Callable[[Environment, Task], Agent],
+    rng: random.Random,
+    around: Around = contextlib.nullcontext,
+) -> Episode:
+    """A whole episode; `choose` is called after the reset, so that an oracle may read the world."""
+    episode = await begin(environment, task, around)
+    agent = choose(environment, task)
+    limit = limits_of(environment)[0]
+    while not episode.ended and len(episode.results) < limit:
+        observation = episode.results[-1].observation if episode.results else episode.first
+        await advance(environment, episode, agent.act(observation, environment.tools(), rng), around)
+    return episode
+
+
+async def replay(environment: Environment, recorded: Episode) -> Episode:
+    episode = await begin(environment, recorded.task)
+    for action in recorded.actions:
+        await advance(environment, episode, action)
+        if episode.ended:
+            break
+    return episode
+
+
+def difference(one: Episode, other: Episode) -> tuple[str, int] | None:
+    """The first thing that differs, in words, and its step (-1 is the reset); None where the episodes are equal."""
+    if one.first != other.first:
+        return f"reset showed {_differing(one.first, other.first)}", -1
+    for index, (left, right) in enumerate(zip(one.results, other.results, strict=False)):
+        if left.observation != right.observation:
+            return f"step {index} showed {_differing(left.observation, right.observation)}", index
+        for name in ("reward", "scores", "terminated", "truncated", "policy_error"):
+            a, b = getattr(left, name), getattr(right, name)
+            if a != b:
+                return f"step {index} had {name} {a!r}, then {b!r}", index
+    if len(one.results) != len(other.results):
+        return f"the episode took {len(one.results)} steps, then {len(other.results)}", len(other.results) - 1
+    return None
+
+
+@contextlib.contextmanager
+def blaming(environment: Environment, method: str) -> Iterator[None]:
+    """Whatever the author's code raises becomes an `AuthorFault` with its place."""
+    owner = author_of(environment)
+    try:
+        yield
+    except AgentRLError as error:
+        if isinstance(error, AuthorFault):
+            raise
+        raise _fault(owner, method, error, str(error)) from error
+    except TimeoutError as error:
+        where = place(owner, method, frames_of((error.__cause__ or error).__traceback__))
+        what = f"{owner.__name__}.{method} did not come back within its deadline; it waits at {where}."
+        raise AuthorFault(what, "deadline", method, where) from error
+    except Exception as error:
+        raise _fault(
+            owner, method, error, f"{owner.__name__}.{method} raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def action_text(actions: Sequence[Action]) -> str:
+    """The actions in one line, for a report."""
+    parts = []
+    for action in actions:
+        calls = [f"{c.name}({', '.join(f'{k}={v!r}' for k, v in c.arguments.items())})" for c in action.tool_calls]
+        parts += calls or [repr(action.text)]
+    shown = ", ".join(parts[:8])
+    return shown if len(parts) <= 8 else f"{shown}, ... ({len(parts)} actions)"
+
+
+def _fault(owner: type, method: str, error: BaseException, what: str) -> AuthorFault:
+    where = place(owner, method, frames_of(error.__traceback__))
+    return AuthorFault(f"{what} at {where}", "raised", method, where)
+
+
+def _late(seconds: float) -> float:
+    """A second more than the adapter's own deadline, which names the culprit better."""
+    return seconds + 1.0
+
+
+def _differing(one: Observation, other: Observation) -> str:
+    if one.state_key != other.state_key:
+        return f"state_key {one.state_key!r}, then {other.state_key!r}"
+    left = "\n".join(message.content for message in one.messages)
+    right = "\n".join(message.content for message in other.messages)
+    at = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    start = max(0, at - 20)
+    return f"{left[start : at + 40]!r}, then {right[start : at + 40]!r}"

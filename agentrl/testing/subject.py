@@ -1,0 +1,96 @@
+"""The environment under check: how to make one, the tasks to try, and what was seen of it so far.
+
+Every instance is closed by the one who opened it; a `close` that raises is kept for the check of `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from agentrl.blame import AuthorFault, is_own, source_of
+from agentrl.environment import adapt
+from agentrl.protocols import Environment
+from agentrl.testing.agents import Agent, NullAgent, RandomAgent, ScriptedAgent
+from agentrl.testing.episodes import Episode, author_of, blaming, limits_of, play
+from agentrl.testing.watch import LoopWatch
+from agentrl.types import Task, ToolSpec
+
+BLOCK_LIMIT = 0.2
+"Seconds that author code may hold the event loop."
+
+
+class Subject:
+    def __init__(self, factory: Callable[[], object], seed: int) -> None:
+        """Raises what the factory raises."""
+        first = adapt(factory())
+        self._factory = factory
+        self._unused: Environment | None = first
+        self.seed = seed
+        self.owner = author_of(first)
+        self.name = self.owner.__name__
+        self.limits = limits_of(first)
+        self.tools: tuple[ToolSpec, ...] = tuple(first.tools())
+        self.has_oracle = hasattr(first, "oracle")
+        self.sample: list[Task] = []
+        self.oracle: list[Episode] = []
+        self.random: list[Episode] = []
+        self.others: list[Episode] = []
+        self.faults: list[AuthorFault] = []
+        self.close_faults: list[AuthorFault] = []
+        self.watch = LoopWatch(self.owner, BLOCK_LIMIT)
+
+    def new(self) -> Environment:
+        made, self._unused = self._unused, None
+        return made if made is not None else adapt(self._factory())
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Environment]:
+        environment = self.new()
+        try:
+            yield environment
+        finally:
+            try:
+                with blaming(environment, "close"):
+                    await environment.close()
+            except AuthorFault as fault:
+                self.close_faults.append(fault)
+
+    async def play(self, task: Task, choose: Callable[[Environment, Task], Agent], salt: int = 0) -> Episode:
+        """One episode in an instance of its own, with the event loop watched."""
+        await asyncio.sleep(0)
+        rng = random.Random(f"{self.seed}/{task.id}/{salt}")
+        async with self.opened() as environment:
+            return await play(environment, task, choose, rng, self.watch.armed)
+
+    def where(self, *methods: str) -> str:
+        """`file:line` of the first of `methods` that the author wrote."""
+        own = [name for name in methods if is_own(self.owner, name)]
+        return source_of(self.owner, own[0] if own else methods[-1])
+
+    def where_step(self, episode: Episode, index: int) -> str:
+        """`file:line` of the method that answered step `index` (-1: the reset)."""
+        if index < 0 or index >= len(episode.actions):
+            return self.where("reset")
+        calls = episode.actions[index].tool_calls
+        return self.where(*(call.name for call in calls if is_own(self.owner, call.name)), "answered", "step", "reset")
+
+    @property
+    def hung(self) -> bool:
+        return any(fault.kind == "deadline" for fault in self.faults)
+
+
+def null_agent(environment: Environment, task: Task) -> Agent:
+    return NullAgent()
+
+
+def random_agent(environment: Environment, task: Task) -> Agent:
+    return RandomAgent()
+
+
+def oracle_agent(environment: Any, task: Task) -> ScriptedAgent:
+    """The environment's own winning line. Call it after the reset."""
+    return ScriptedAgent(environment.oracle(task))

@@ -1,0 +1,1 @@
+"""Office requests that take several tools: look up, compute, book, answer."""

@@ -1,0 +1,128 @@
+"""The names and the phrasings that requests are made of.
+
+The splits share none of them: no person, city, room or sentence of `test` occurs in `train`, and the worked example
+uses neither. Only the days of the week are common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    people: tuple[str, ...]
+    cities: tuple[str, ...]
+    rooms: tuple[str, ...]
+    phrasings: Mapping[str, tuple[str, ...]]
+    "By kind of request; slots are {person} {city} {day} {guests} {hours}."
+
+
+TRAIN = Vocabulary(
+    people=tuple(
+        "Anna Boris Clara David Elena Frank Greta Henry Irene Jacob Karen Louis Maria Nathan Oscar Paula Quinn Robert "
+        "Sarah Thomas Ursula Victor Wendy Xavier Yvonne Zachary Alice Brian Carol Daniel Emma Felix Grace Hugo".split()
+    ),
+    cities=tuple(
+        "Berlin Paris London Madrid Rome Vienna Tokyo Boston Chicago Dublin Oslo Lisbon Prague Athens Cairo Delhi "
+        "Denver Geneva Havana Lima Milan Moscow Nairobi Seattle Toronto Warsaw Zurich Munich".split()
+    ),
+    rooms=tuple(
+        "Cedar Maple Oak Pine Birch Willow Elm Ash Poplar Spruce Falcon Eagle Heron Raven Robin Swan Sparrow Owl "
+        "Tiger Panther Lion Bear Wolf Fox Badger Otter Beaver Moose".split()
+    ),
+    phrasings={
+        "book": (
+            "Book {person} a room in {city} on {day}.",
+            "Please reserve a room in {city} for {person} on {day}.",
+            "{person} needs a room in {city} on {day}.",
+            "On {day} {person} wants a room in {city}.",
+            "Get {person} a {city} room for {day}.",
+            "I need a room in {city} for {person}, {day}.",
+        ),
+        "phone": (
+            "What is {person}'s phone number?",
+            "Which number reaches {person}?",
+            "Tell me the phone of {person}.",
+            "I want to call {person}. What is the number?",
+            "Give me {person}'s phone.",
+            "Find the phone number of {person}.",
+        ),
+        "home": (
+            "Book {person} a room in {person}'s own city on {day}.",
+            "Please reserve a room for {person} on {day}, in the city of {person}.",
+            "{person} needs a room at home on {day}.",
+            "On {day} {person} wants a room in the home city.",
+            "Get {person} a room for {day}, in {person}'s city.",
+            "I need a room for {person}, {day}, where {person} lives.",
+        ),
+        "boss": (
+            "Book {person}'s boss a room in {city} on {day}.",
+            "Please reserve a room in {city} for the boss of {person} on {day}.",
+            "The boss of {person} needs a room in {city} on {day}.",
+            "On {day} {person}'s boss wants a room in {city}.",
+            "Get {person}'s boss a {city} room for {day}.",
+            "I need a room in {city} for {person}'s boss, {day}.",
+        ),
+        "cost": (
+            "Book {person} a room in {person}'s city on {day} with {guests} seats or more. What do {hours} hours cost?",
+            "On {day} {person} needs a room at home for {guests} people. Book it and tell me the cost of {hours} hours.",
+            "Please reserve {person} a room for {guests} people in the home city, {day}. What is the price of {hours} "
+            "hours?",
+            "{person} wants a room in the own city for {hours} hours on {day}, at least {guests} seats. Book it and "
+            "give me the cost.",
+        ),
+    },
+)
+
+TEST = Vocabulary(
+    people=tuple("Adrian Bianca Conrad Diana Edgar Fiona Gavin Hazel Ivan Julia Kevin Laura Martin Nora".split()),
+    cities=tuple("Amsterdam Brussels Copenhagen Dallas Helsinki Istanbul Kyoto Miami Naples Quito Sydney".split()),
+    rooms=tuple("Amber Coral Crimson Indigo Silver Copper Violet Turquoise Salmon Lemon Peach Mango Walnut".split()),
+    phrasings={
+        "book": (
+            "{person} will be in {city} this {day}; arrange a meeting room.",
+            "Could you find {person} somewhere to meet in {city}? It is for {day}.",
+            "{day}, {city}: {person} must have one room.",
+        ),
+        "phone": (
+            "How can I ring {person}?",
+            "Somebody has to phone {person}; the digits, please.",
+            "Look up {person}'s number for me.",
+        ),
+        "home": (
+            "{person} has a meeting this {day}; arrange somewhere to sit in the town {person} works in.",
+            "Could you find {person} one room close to home? It is for {day}.",
+            "{day}: {person} must have one room, in whichever city {person} is based.",
+        ),
+        "boss": (
+            "Whoever {person} reports to will be in {city} this {day}; arrange a meeting room.",
+            "Could you find {person}'s manager somewhere to meet in {city}? It is for {day}.",
+            "{day}, {city}: the person above {person} must have one room.",
+        ),
+        "cost": (
+            "{person} meets {guests} guests this {day}, close to home, during {hours} hours. Arrange it; how much is "
+            "that?",
+            "Could you find {person} somewhere to meet in the town {person} works in? It is for {day}, {guests} chairs, "
+            "{hours} hours. State the total.",
+        ),
+    },
+)
+
+EXAMPLE = Vocabulary(
+    people=("Olga", "Peter", "Rosa"),
+    cities=("Bergen", "Porto", "Riga"),
+    rooms=("Comet", "Saturn", "Venus", "Pluto", "Mars", "Orion", "Jupiter", "Mercury", "Neptune"),
+    phrasings={
+        "book": ("A room for {person} in {city}, {day}.",),
+        "phone": ("The phone number of {person}?",),
+        "home": ("A room for {person} in the city {person} lives in, {day}.",),
+        "boss": ("A room for {person}'s boss in {city}, {day}.",),
+        "cost": ("A room with {guests} seats for {person} in {person}'s city, {day}, and its cost for {hours} hours.",),
+    },
+)
+
+VOCABULARIES: Mapping[str, Vocabulary] = {"train": TRAIN, "test": TEST, "example": EXAMPLE}
