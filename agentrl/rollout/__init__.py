@@ -1,0 +1,1 @@
+"""Episodes: playing one, supervising many, and cutting whole groups into batches under the staleness bound."""

@@ -1,0 +1,61 @@
+"""What the next prompt shows of the episode so far.
+
+A policy that returns None appends to the tokens so far; one that returns messages starts a new context, and the
+tokens sampled before stay in the context they were sampled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentrl.errors import ConfigError
+from agentrl.types import Message, Observation, Step
+
+
+class Append:
+    """The whole episode, always: one growing context."""
+
+    def rewrite(self, steps: Sequence[Step], observation: Observation) -> tuple[Message, ...] | None:
+        return None
+
+
+class Window:
+    """The task and the last `size` steps; earlier ones are left out."""
+
+    def __init__(self, size: int, note: str = "[{hidden} earlier steps are not shown]") -> None:
+        """`note` stands where steps are left out; an empty one leaves no trace (for a small vocabulary)."""
+        if size < 0:
+            raise ConfigError(f"the window is {size} steps; 0 (only what is shown now) and above are allowed.")
+        self.size = size
+        self.note = note
+
+    def rewrite(self, steps: Sequence[Step], observation: Observation) -> tuple[Message, ...] | None:
+        hidden = len(steps) - self.size
+        if hidden <= 0:
+            return None
+        head = steps[0].observation.messages
+        recent = steps[hidden:]
+        shown = [step.observation for step in recent] + [observation]
+        messages = list(_joined(head, shown[0].messages, self.note.format(hidden=hidden)))
+        for step, answer in zip(recent, shown[1:], strict=True):
+            messages += [step.action.message(), *answer.messages]
+        return tuple(messages)
+
+
+def history(steps: Sequence[Step], observation: Observation) -> tuple[Message, ...]:
+    """All messages of the episode up to `observation`: what is rendered anew where a template cannot extend."""
+    messages: list[Message] = []
+    for step in steps:
+        messages += [*step.observation.messages, step.action.message()]
+    return (*messages, *observation.messages)
+
+
+def _joined(head: tuple[Message, ...], shown: tuple[Message, ...], note: str) -> tuple[Message, ...]:
+    """The task's messages and the oldest shown observation as one user turn.
+
+    A tool's answer whose call is left out, or two user turns in a row, is refused by some chat templates.
+    """
+    text = "\n\n".join(part for part in [note, *(message.content for message in shown)] if part)
+    if head and head[-1].role == "user":
+        return (*head[:-1], Message("user", f"{head[-1].content}\n\n{text}"))
+    return (*head, Message("user", text))

@@ -1,0 +1,1 @@
+"""How the trajectories of one group come about."""

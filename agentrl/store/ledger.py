@@ -1,0 +1,357 @@
+"""The ledger of a run: which groups were issued, what came of them, and what was trained.
+
+A payload is on the disk before its row, a checkpoint before its head; a run killed at any moment continues from
+these rows with no task lost and no trajectory trained twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from agentrl.errors import StoreError
+from agentrl.store.payloads import PayloadFile
+from agentrl.store.records import decode, encode
+from agentrl.types import JSON, Status, Task, Trajectory
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS groups (
+    id TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, task TEXT NOT NULL, size INTEGER NOT NULL,
+    state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS trajectories (
+    id TEXT PRIMARY KEY, grp TEXT NOT NULL, member INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL, batch INTEGER, payload INTEGER, status TEXT, reward REAL, success INTEGER,
+    oldest INTEGER, newest INTEGER);
+CREATE TABLE IF NOT EXISTS head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), batch INTEGER NOT NULL, checkpoint TEXT NOT NULL,
+    ordinal INTEGER NOT NULL, sampler TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS trajectories_by_group ON trajectories (grp);
+CREATE INDEX IF NOT EXISTS trajectories_by_batch ON trajectories (state, batch);
+CREATE INDEX IF NOT EXISTS groups_by_state ON groups (state);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last checkpoint, with what belongs to the same moment."""
+
+    update: int
+    "How many batches are behind the checkpoint's weights."
+    checkpoint: str
+    "Its folder, relative to the run's."
+    ordinal: int
+    "How many tasks the sampler had given."
+    sampler: JSON
+    "The sampler's state."
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedGroup:
+    """A group that was issued and not trained."""
+
+    id: str
+    ordinal: int
+    task: Task
+    size: int
+    recorded: dict[int, Trajectory]
+    "Members that ended well and are fresh enough to be used; the others are played again."
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeState:
+    head: Head | None
+    "None where no checkpoint was made yet."
+    groups: tuple[UnfinishedGroup, ...]
+    "In the order in which they were issued."
+
+    @property
+    def update(self) -> int:
+        return self.head.update if self.head else 0
+
+    @property
+    def ordinal(self) -> int:
+        return self.head.ordinal if self.head else 0
+
+
+class Ledger:
+    """The one writer of a run folder's `ledger.sqlite` and `payloads.bin`. Blocking; calls from threads take turns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `StoreError` where another process has the folder, or the disk does not play along."""
+        self.folder = folder
+        self._turn = threading.RLock()
+        with self._errors("opened"):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._database: sqlite3.Connection | None = None
+        self._payloads: PayloadFile | None = None
+        try:
+            self._take_lock()
+            with self._errors("opened"):
+                self._database = self._opened()
+                last = self._database.execute("SELECT max(payload) FROM trajectories").fetchone()[0]
+            self._payloads = PayloadFile(folder / "payloads.bin", last or 0)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def torn(self) -> int:
+        """Bytes of an unfinished record that were cut off at opening."""
+        assert self._payloads is not None
+        return self._payloads.torn
+
+    def issue(self, ordinal: int, group: str, task: Task, members: Sequence[str]) -> None:
+        """Note a group before its first episode begins. `members` are the trajectory ids, in order."""
+        with self._transaction() as database:
+            # After a rewind the sampler may draw another task in this place: what stood here is superseded.
+            database.execute(
+                "UPDATE groups SET state = 'dropped', reason = 'superseded' WHERE ordinal = ? AND state = 'live'",
+                (ordinal,),
+            )
+            self._insert(database, ordinal, group, msgspec.json.encode(task).decode(), members)
+
+    def finish(self, *trajectories: Trajectory) -> None:
+        """Keep what ended: when this returns, it survives a kill. One sync for all of them."""
+        if not trajectories:
+            return
+        records = [encode(trajectory) for trajectory in trajectories]
+        with self._turn:
+            assert self._payloads is not None
+            offsets = self._payloads.append(records)
+            self._payloads.sync()
+            rows = [_row(trajectory, offset) for trajectory, offset in zip(trajectories, offsets, strict=True)]
+            with self._transaction("FULL") as database:
+                database.executemany(
+                    "INSERT INTO trajectories (id, grp, member, attempt, state, payload, status, reward, success, "
+                    "oldest, newest) VALUES (:id, :grp, -1, :attempt, :state, :payload, :status, :reward, :success, "
+                    ":oldest, :newest) ON CONFLICT (id) DO UPDATE SET attempt = :attempt, state = :state, "
+                    "payload = :payload, status = :status, reward = :reward, success = :success, oldest = :oldest, "
+                    "newest = :newest, batch = NULL WHERE trajectories.state IN ('issued', 'failed')",
+                    rows,
+                )
+
+    def drop(self, group: str, reason: str) -> None:
+        """The group will not be used, and its task is not issued again."""
+        with self._transaction() as database:
+            database.execute("UPDATE groups SET state = 'dropped', reason = ? WHERE id = ?", (reason, group))
+
+    def reissue(self, group: str, fresh: str, members: Sequence[str]) -> None:
+        """Drop a stale group and issue its task once more as `fresh`, in one transaction: the task cannot get lost."""
+        with self._transaction() as database:
+            ordinal, task = database.execute("SELECT ordinal, task FROM groups WHERE id = ?", (group,)).fetchone()
+            database.execute("UPDATE groups SET state = 'dropped', reason = 'stale' WHERE id = ?", (group,))
+            self._insert(database, ordinal, fresh, task, members)
+
+    def batched(self, update: int, trajectories: Sequence[str]) -> None:
+        """Batch number `update` is cut (the first of a run is 1).
+
+        Raises `StoreError` where one of them is in a batch already or did not end well.
+        """
+        with self._transaction() as database:
+            changed = database.executemany(
+                "UPDATE trajectories SET state = 'batched', batch = ? WHERE id = ? AND state = 'done'",
+                [(update, trajectory) for trajectory in trajectories],
+            ).rowcount
+            if changed != len(trajectories):
+                raise StoreError(
+                    f"{len(trajectories) - changed} of {len(trajectories)} trajectories of batch "
+                    f"{update} are not free to be trained on: a trajectory is used once, and only where it is done."
+                )
+
+    def set_head(self, update: int, checkpoint: str, sampler: JSON, ordinal: int) -> None:
+        """Commit a checkpoint that lies on the disk: batches up to number `update` are trained for good."""
+        with self._transaction("FULL") as database:
+            database.execute(
+                "INSERT OR REPLACE INTO head (one, batch, checkpoint, ordinal, sampler) VALUES (1, ?, ?, ?, ?)",
+                (update, checkpoint, ordinal, msgspec.json.encode(sampler).decode()),
+            )
+            trained = "state = 'batched' AND batch <= ?"
+            database.execute(
+                f"UPDATE groups SET state = 'trained' WHERE id IN (SELECT grp FROM trajectories WHERE {trained})",
+                (update,),
+            )
+            database.execute(f"UPDATE trajectories SET state = 'trained' WHERE {trained}", (update,))
+
+    def head(self) -> Head | None:
+        with self._turn, self._errors("read"):
+            assert self._database is not None
+            row = self._database.execute("SELECT batch, checkpoint, ordinal, sampler FROM head").fetchone()
+        return None if row is None else Head(row[0], row[1], row[2], msgspec.json.decode(row[3]))
+
+    def resume(self, version: int, max_staleness: int) -> ResumeState:
+        """Rewind to the head, and say what is to be done again.
+
+        `version` is that of the weights that sampling goes on with. A trajectory is reused where all its tokens are
+        at most `max_staleness` versions older, and none is newer: newer weights are lost with the kill.
+        """
+        with self._turn:
+            head = self.head()
+            ordinal = head.ordinal if head else 0
+            with self._transaction() as database:
+                database.execute("UPDATE trajectories SET state = 'done', batch = NULL WHERE state = 'batched'")
+                # The sampler draws again from the head on, so what was decided about later groups is undone.
+                database.execute(
+                    "UPDATE groups SET state = 'live', reason = '' WHERE ordinal >= ? AND state = 'dropped' "
+                    "AND instr(id, 'r') = 0",
+                    (ordinal,),
+                )
+                database.execute(
+                    "UPDATE groups SET state = 'dropped', reason = 'rewound' WHERE ordinal >= ? AND state = 'live' "
+                    "AND instr(id, 'r') > 0",
+                    (ordinal,),
+                )
+                database.execute(
+                    "UPDATE trajectories SET state = 'issued', payload = NULL WHERE "
+                    "(state = 'failed' OR state = 'done' AND (oldest < ? OR newest > ?)) "
+                    "AND grp IN (SELECT id FROM groups WHERE state = 'live')",
+                    (version - max_staleness, version),
+                )
+            return ResumeState(head, tuple(self._unfinished()))
+
+    def counts(self) -> dict[str, int]:
+        """Trajectories by state, for reports and tests."""
+        with self._turn, self._errors("read"):
+            assert self._database is not None
+            return dict(self._database.execute("SELECT state, count(*) FROM trajectories GROUP BY state").fetchall())
+
+    def close(self) -> None:
+        """Give the folder back. May be called twice."""
+        with self._turn:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+            if self._payloads is not None:
+                self._payloads.close()
+                self._payloads = None
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def _unfinished(self) -> Iterator[UnfinishedGroup]:
+        assert self._database is not None and self._payloads is not None
+        rows = self._database.execute(
+            "SELECT id, ordinal, task, size FROM groups WHERE state = 'live' ORDER BY ordinal"
+        ).fetchall()
+        for group, ordinal, task, size in rows:
+            done = self._database.execute(
+                "SELECT member, payload FROM trajectories WHERE grp = ? AND state = 'done' AND member >= 0", (group,)
+            ).fetchall()
+            recorded = {member: decode(self._payloads.read(payload)) for member, payload in done}
+            yield UnfinishedGroup(group, ordinal, msgspec.json.decode(task, type=Task), size, recorded)
+
+    def _insert(
+        self, database: sqlite3.Connection, ordinal: int, group: str, task: str, members: Sequence[str]
+    ) -> None:
+        database.execute("DELETE FROM trajectories WHERE grp = ?", (group,))
+        database.execute(
+            "INSERT OR REPLACE INTO groups (id, ordinal, task, size, state) VALUES (?, ?, ?, ?, 'live')",
+            (group, ordinal, task, len(members)),
+        )
+        database.executemany(
+            "INSERT INTO trajectories (id, grp, member, state) VALUES (?, ?, ?, 'issued')",
+            [(trajectory, group, member) for member, trajectory in enumerate(members)],
+        )
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise StoreError(
+                f"{self.folder} is in use by another run (process {holder}). Wait for it, stop it, or choose another "
+                "folder."
+            ) from error
+        with self._errors("opened"):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+
+    def _opened(self) -> sqlite3.Connection:
+        database = sqlite3.connect(
+            self.folder / "ledger.sqlite", isolation_level=None, check_same_thread=False, timeout=30.0
+        )
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(_SCHEMA)
+            database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(_VERSION),))
+            found = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0]
+            if found != str(_VERSION):
+                raise StoreError(
+                    f"{self.folder} was written with ledger schema {found}; this is schema {_VERSION}. "
+                    "Go on with the version of agentrl that began the run, or start in a new folder."
+                )
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @contextmanager
+    def _transaction(self, sync: str = "NORMAL") -> Iterator[sqlite3.Connection]:
+        """All or nothing. Raises `StoreError` for what the disk does.
+
+        NORMAL survives a kill of the process; FULL also a power cut, and with it everything written before, because
+        the write-ahead log is one sequence.
+        """
+        with self._turn, self._errors("written"):
+            if self._database is None:
+                raise StoreError(f"the ledger of {self.folder} is closed.")
+            database = self._database
+            database.execute(f"PRAGMA synchronous = {sync}")
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"the ledger in {self.folder} cannot be {what}: {error}. Everything acknowledged before is kept; "
+                "free space or fix the permissions, then run the same command again."
+            ) from error
+
+
+def _row(trajectory: Trajectory, offset: int) -> dict[str, object]:
+    versions = [step.versions for step in trajectory.steps if step.versions.size]
+    if trajectory.status is Status.CANCELLED:
+        raise StoreError(f"trajectory {trajectory.id} was cancelled: it stays issued, so that a resumed run plays it.")
+    return {
+        "id": trajectory.id,
+        "grp": trajectory.group,
+        "attempt": trajectory.attempt,
+        "state": "done" if trajectory.status.trains else "failed",
+        "payload": offset,
+        "status": trajectory.status.value,
+        "reward": trajectory.reward,
+        "success": trajectory.success,
+        "oldest": min((int(v.min()) for v in versions), default=None),
+        "newest": max((int(v.max()) for v in versions), default=None),
+    }

@@ -1,0 +1,79 @@
+"""Trajectories as bytes and back, without loss.
+
+MessagePack of the dataclasses of `agentrl.types`; arrays are raw little-endian bytes whose dtype is checked both
+ways. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from agentrl.errors import InvalidDataError
+from agentrl.store.payloads import read_payloads
+from agentrl.types import Trajectory
+
+_CODES = {np.dtype("<i4"): 1, np.dtype("<f4"): 2}
+_DTYPES = {code: dtype for dtype, code in _CODES.items()}
+
+
+def encode(trajectory: Trajectory) -> bytes:
+    """Raises `InvalidDataError` for what would not come back equal: another dtype, data that is not JSON."""
+    try:
+        return _encoder().encode(trajectory)
+    except (TypeError, OverflowError) as error:
+        raise InvalidDataError(f"trajectory {trajectory.id} cannot be stored: {error}") from error
+
+
+def decode(record: bytes) -> Trajectory:
+    """Raises `InvalidDataError` where the bytes are no trajectory of this version."""
+    try:
+        return _decoder().decode(record)
+    except msgspec.MsgspecError as error:
+        raise InvalidDataError(f"a record of {len(record)} bytes is no trajectory: {error}") from error
+
+
+def read_trajectories(path: Path) -> Iterator[Trajectory]:
+    """Every trajectory of a payload file, in the order of writing; for viewers, replay and export."""
+    for _, record in read_payloads(path):
+        yield decode(record)
+
+
+@functools.cache
+def _encoder() -> msgspec.msgpack.Encoder:
+    return msgspec.msgpack.Encoder(enc_hook=_from_array)
+
+
+@functools.cache
+def _decoder() -> msgspec.msgpack.Decoder[Trajectory]:
+    return msgspec.msgpack.Decoder(Trajectory, dec_hook=_checked, ext_hook=_to_array)
+
+
+def _from_array(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype in _CODES:
+        return msgspec.msgpack.Ext(_CODES[value.dtype], value.tobytes())
+    if isinstance(value, np.generic):
+        return value.item()
+    shown = f"an array of {value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    raise TypeError(f"{shown} is neither JSON nor a flat array of int32 or float32")
+
+
+def _to_array(code: int, data: memoryview) -> npt.NDArray[Any]:
+    dtype = _DTYPES.get(code)
+    if dtype is None or len(data) % dtype.itemsize:
+        raise msgspec.ValidationError(f"an array of {len(data)} bytes has type code {code}")
+    return np.frombuffer(data, dtype).copy()
+
+
+def _checked(kind: Any, value: Any) -> Any:
+    """`kind` is `ndarray[shape, dtype[int32]]`: the array read must be of that dtype."""
+    scalar = get_args(get_args(kind)[1])[0]
+    if not isinstance(value, np.ndarray) or value.dtype != np.dtype(scalar):
+        raise msgspec.ValidationError(f"{getattr(value, 'dtype', type(value).__name__)} stands where {scalar} belongs")
+    return value
