@@ -5,7 +5,7 @@ Anything that waits is async. A protocol names behaviour only; data lives in `ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -92,6 +92,18 @@ class EngineHealth:
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LearnerSide:
+    """What a publisher may know of the learner."""
+
+    module: Any
+    "The trained module; an engine that samples from this very object shares its weights."
+    probe: Callable[[TokenIds], Floats]
+    "`Engine.score` under the learner's own weights: what a correct engine must agree with. Blocking."
+    folder: Path
+    "The run's folder."
+
+
 class Engine(Protocol):
     """Who samples tokens. Cancelling a `generate` call ends the request; a dead engine raises `InfrastructureFault`."""
 
@@ -127,6 +139,10 @@ class Engine(Protocol):
 
     async def close(self) -> None: ...
 
+    def publisher(self, learner: LearnerSide) -> WeightPublisher:
+        """How the learner's weights come here. Raises `TrainingError` where the engine cannot be trained."""
+        ...
+
 
 class WeightPublisher(Protocol):
     """Brings the learner's weights to an engine and proves that they arrived."""
@@ -157,8 +173,11 @@ class Renderer(Protocol):
         """The action that sampled tokens stand for; what cannot be parsed becomes `Action.error`, never repaired."""
         ...
 
-    def action_tokens(self, action: Action) -> TokenIds:
-        """The ids with which the policy would express `action`, stop token included (warm starts, oracles)."""
+    def action_tokens(self, action: Action, tools: Sequence[ToolSpec] = ()) -> TokenIds:
+        """The ids with which the policy would express `action`, stop token included (warm starts, oracles).
+
+        Forms that write values by position need `tools` to know their order.
+        """
         ...
 
     def decode(self, tokens: TokenIds) -> str: ...
@@ -225,7 +244,9 @@ class Learner(Protocol):
         """Number of updates so far."""
         ...
 
-    def update(self, batch: TrainingBatch) -> UpdateReport: ...
+    def update(self, batch: TrainingBatch) -> UpdateReport:
+        """The optimiser updates of one batch. `metrics["updates"]` says how many were made."""
+        ...
 
     def named_tensors(self) -> Mapping[str, torch.Tensor]:
         """The policy's weights by their `transformers` names, adapters merged, ready to publish."""

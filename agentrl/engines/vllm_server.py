@@ -13,14 +13,19 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
 
 from agentrl.engines.http import HttpFault
 from agentrl.engines.vllm_api import ServerOptions, VllmApi, server_command, server_environment
 from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port, free_port
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError, MissingDependencyError
 from agentrl.protocols import EngineHealth, GenerateRequest, LearnerSide, WeightPublisher
-from agentrl.types import Completion, Floats, TokenIds
+from agentrl.types import Completion, Finish, Floats, TokenIds, token_ids
+
+if TYPE_CHECKING:
+    from agentrl.engines.vllm_publish import VllmPublisher
 
 POLL_SECONDS = 0.1
 T = TypeVar("T")
@@ -70,6 +75,7 @@ class VllmEngine:
         self._restarts: deque[float] = deque()
         self._process: ServerProcess | None = None
         self._api: VllmApi | None = None
+        self._publisher: VllmPublisher | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._verified = asyncio.Event()
@@ -113,7 +119,12 @@ class VllmEngine:
         self._watcher = asyncio.create_task(self._watch(), name="vllm watcher")
 
     async def generate(self, request: GenerateRequest) -> Completion:
-        self._check_request(request)
+        """Where the prompt fills the context, an empty completion that finished for length."""
+        if request.images:
+            raise InvalidDataError(f"the request holds {len(request.images)} images; this engine reads tokens only.")
+        self._check_tokens(request.tokens)
+        if len(request.tokens) >= self.max_context:
+            return Completion(token_ids(()), np.zeros(0, np.float32), token_ids(()), Finish.LENGTH)
         api = await self._serving()
         self._running += 1
         try:
@@ -125,6 +136,8 @@ class VllmEngine:
 
     async def score(self, tokens: TokenIds) -> Floats:
         """Scores up to `max_context - 1` tokens: vLLM must have room to sample one."""
+        if len(tokens) >= self.max_context:
+            raise InvalidDataError(f"{len(tokens)} tokens cannot be scored: at most {self.max_context - 1} can.")
         self._check_tokens(tokens)
         api = await self._serving()
         scores = await self._call(api.score(tokens))
@@ -167,12 +180,15 @@ class VllmEngine:
             self._api = None
         if self._process is not None:
             await self._process.stop()
+        if self._publisher is not None:
+            await self._publisher.close()
 
     def publisher(self, learner: LearnerSide) -> WeightPublisher:
         """Through a file on shared memory, verified against the learner's own log-probabilities."""
         from agentrl.engines.vllm_publish import VllmPublisher
 
-        return VllmPublisher(self, learner.folder, learner.probe)
+        self._publisher = VllmPublisher(self, learner.folder, learner.probe)
+        return self._publisher
 
     async def swap(self, version: int, load: Callable[[VllmApi], Awaitable[None]]) -> None:
         """New weights under the requests in flight: they are held, go on with the new ones, and say so in `versions`.
@@ -319,16 +335,9 @@ class VllmEngine:
             self._ready.set()
             return
 
-    def _check_request(self, request: GenerateRequest) -> None:
-        if request.images:
-            raise InvalidDataError(f"the request holds {len(request.images)} images; this engine reads tokens only.")
-        self._check_tokens(request.tokens)
-
     def _check_tokens(self, tokens: TokenIds) -> None:
-        if not 0 < len(tokens) < self.max_context:
-            raise InvalidDataError(
-                f"the prompt has {len(tokens)} tokens; 1 to {self.max_context - 1} fit max_context={self.max_context}."
-            )
+        if not len(tokens):
+            raise InvalidDataError("the prompt is empty; sampling and scoring need at least one token.")
         low, high = int(tokens.min()), int(tokens.max())
         # vLLM does not check this without a tokenizer: one bad id kills its engine process.
         if self._vocabulary and (low < 0 or high >= self._vocabulary):

@@ -107,7 +107,6 @@ async def open_run(config: Config, host: Host, folder: RunFolder, screen: Screen
                 events=host.events,
                 panel=screen,
                 evaluate=partial(_evaluation_metrics, measure),
-                recomputes=policy.learner.objective.proximal == "recompute",
             ),
             batch=state.update,
         )
@@ -243,6 +242,7 @@ def _learner(config: Config, objective: Any, start: Path, device: str, folder: R
         weight_decay=training.weight_decay,
         warmup_updates=training.warmup_updates,
         gradient_clip=training.gradient_clip,
+        minibatches=training.minibatches,
         micro_batch_tokens=training.micro_batch_tokens,
         temperature=config.rollout.temperature,
         compute="bfloat16" if model.dtype == "bfloat16" and lora is None else "float32",
@@ -314,7 +314,7 @@ def _rollout(
     """For training, or with a temperature for an evaluation, which fires no events and has seeds of its own."""
     rollout = config.rollout
     limits = EpisodeLimits(
-        max_steps=rollout.max_steps or 1_000_000,
+        max_steps=rollout.max_steps,
         max_tokens=rollout.max_tokens,
         max_context=rollout.max_context,
         temperature=rollout.temperature if temperature is None else temperature,
@@ -363,7 +363,6 @@ def _plan(config: Config, environment: Environment) -> Plan:
     return Plan(
         batches=config.training.batches,
         evaluate_every=config.evaluation.every if config.evaluation.tasks else 0,
-        minibatches=config.training.minibatches,
         checkpoint_every=config.training.checkpoint_every,
         keep_checkpoints=config.training.keep_checkpoints,
         asynchronous=config.rollout.max_staleness > 0,

@@ -10,8 +10,6 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +18,7 @@ from agentrl.method import Method
 from agentrl.protocols import Learner, TaskSampler, Tracker, UpdateReport, WeightPublisher
 from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
-from agentrl.runs.summary import Progress, merge, shape_metrics, summarize
+from agentrl.runs.summary import Progress, shape_metrics, summarize
 from agentrl.store.ledger import Ledger
 from agentrl.training.health import health_lines
 from agentrl.training.metrics import MetricsLog
@@ -45,8 +43,6 @@ class Plan:
     asynchronous: bool
     "Rollouts go on while the learner works, so waiting for them is idling."
     offers_tools: bool
-    minibatches: int = 1
-    "Updates per batch, each on whole groups."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,6 @@ class Parts:
     panel: Panel
     evaluate: Callable[[int], Awaitable[dict[str, float]]]
     "On held-out tasks with the published weights; takes the policy version, gives metrics."
-    recomputes: bool = False
-    "The objective takes its ratio against the weights at the start of the batch."
 
 
 @dataclass(slots=True)
@@ -75,8 +69,8 @@ class _Moment:
     """What the verbs of one batch leave for its report."""
 
     groups: Sequence[Group] = ()
-    batches: Sequence[TrainingBatch] = ()
-    reports: Sequence[UpdateReport] = ()
+    batch: TrainingBatch | None = None
+    report: UpdateReport | None = None
     version: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -113,35 +107,26 @@ class TrainingRun:
         self._now.seconds["collect"] = time.monotonic() - began
         return self._now.groups
 
-    def credit(self, groups: Sequence[Group]) -> Sequence[TrainingBatch]:
-        parts = min(self._plan.minibatches, len(groups))
-        bounds = [round(i * len(groups) / parts) for i in range(parts + 1)]
-        self._now.batches = [self._parts.method.batch(groups[a:b]) for a, b in pairwise(bounds)]
-        return self._now.batches
+    def credit(self, groups: Sequence[Group]) -> TrainingBatch:
+        self._now.batch = self._parts.method.batch(groups)
+        return self._now.batch
 
-    async def update(self, batches: Sequence[TrainingBatch]) -> None:
+    async def update(self, batch: TrainingBatch) -> None:
         began = time.monotonic()
-        learner, events = self._parts.learner, self._parts.events
-        # Before the first update moves them: the weights that every ratio of this batch is taken against.
-        apart = self._parts.recomputes and len(batches) > 1
-        proximal = [await asyncio.to_thread(learner.proximal, batch) if apart else None for batch in batches]
-        reports = []
-        for batch, anchor in zip(batches, proximal, strict=True):
-            events.agentrl_before_update(batch=batch)
-            reports.append(await asyncio.to_thread(partial(learner.update, batch, proximal=anchor)))
-            events.agentrl_after_update(report=reports[-1])
-        self._now.reports = reports
+        self._parts.events.agentrl_before_update(batch=batch)
+        self._now.report = await asyncio.to_thread(self._parts.learner.update, batch)
+        self._parts.events.agentrl_after_update(report=self._now.report)
         self._now.seconds["train"] = time.monotonic() - began
         self.batch += 1
 
     async def report(self) -> None:
         now = self._now
+        assert now.batch is not None and now.report is not None
         statistics = self._parts.collector.take_statistics()
-        update = merge(now.reports)
-        report = summarize(now.groups, now.batches, update, self._progress(statistics))
+        report = summarize(now.groups, now.batch, now.report, self._progress(statistics))
         report = replace(report, health=tuple(health_lines([*self.history, report])))
         self.history.append(report)
-        metrics = report.metrics() | {f"update_{name}": value for name, value in update.metrics.items()}
+        metrics = report.metrics() | {f"update_{name}": value for name, value in now.report.metrics.items()}
         metrics |= shape_metrics(now.groups, statistics.episodes, statistics.dropped)
         if self._evaluates():
             await self.publish()

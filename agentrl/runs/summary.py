@@ -14,8 +14,6 @@ from agentrl.protocols import UpdateReport
 from agentrl.training.report import ProgressReport, TimeSplit
 from agentrl.types import Group, Status, Trajectory
 
-SUMMED = frozenset({"seconds", "tokens", "tree_tokens", "row_tokens", "micro_batches"})
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -33,16 +31,16 @@ class Progress:
 
 
 def summarize(
-    groups: Sequence[Group], batches: Sequence[TrainingBatch], report: UpdateReport, progress: Progress
+    groups: Sequence[Group], batch: TrainingBatch, report: UpdateReport, progress: Progress
 ) -> ProgressReport:
     """The report of one batch; health lines are added by who knows the history."""
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     rewards = {group.id: [t.reward for t in group.trajectories] for group in groups}
     reward = score_interval(rewards, resamples=500)
     calls, wrong = np.sum([count_calls(t) for t in trajectories], axis=0)
-    age = np.concatenate([progress.version - batch.columns.version for batch in batches])
+    age = progress.version - batch.columns.version
     return ProgressReport(
-        update=progress.version + int(report.metrics["updates"]),
+        update=progress.version + int(report.metrics.get("updates", 0)),
         batch=progress.batch,
         batches=progress.batches,
         reward=reward.value,
@@ -51,7 +49,7 @@ def summarize(
         call_validity=float(1 - wrong / calls) if calls else None,
         calls=float(calls) / len(trajectories),
         offers_tools=progress.offers_tools,
-        flat_groups=_flat(batches),
+        flat_groups=_flat(batch),
         truncated=_share(trajectories, [t.status is Status.TRUNCATED for t in trajectories]),
         failed=progress.failed,
         staleness=float(age.mean()) if len(age) else 0.0,
@@ -64,23 +62,6 @@ def summarize(
         reason=report.reason,
         eta=progress.eta,
     )
-
-
-def merge(reports: Sequence[UpdateReport]) -> UpdateReport:
-    """The reports of one batch as one: counts and seconds are summed, the rest is the mean over updates made.
-
-    The mismatch is the first update's: only there does the learner still have the weights that sampled.
-    """
-    made = [report for report in reports if report.updated] or list(reports)
-    names = {name for report in made for name in report.metrics}
-    found = {}
-    for name in sorted(names):
-        values = [report.metrics[name] for report in made if name in report.metrics]
-        total = sum(values) if name in SUMMED else sum(values) / len(values)
-        found[name] = values[0] if name.startswith("mismatch") else total
-    found["updates"] = float(sum(report.updated for report in reports))
-    reasons = [report.reason for report in reports if report.reason]
-    return UpdateReport(found["updates"] > 0, reasons[0] if reasons else "", found)
 
 
 def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, float]:
@@ -105,11 +86,8 @@ def _share(trajectories: Sequence[Trajectory], hits: Sequence[bool]) -> float:
     return sum(hits) / max(len(trajectories), 1)
 
 
-def _flat(batches: Sequence[TrainingBatch]) -> float:
+def _flat(batch: TrainingBatch) -> float:
     """Share of the groups of which no token has an advantage."""
-    groups = heard = 0
-    for batch in batches:
-        speaks = batch.advantage * batch.weight != 0
-        heard += len(np.unique(batch.table.group[batch.columns.row[speaks]]))
-        groups += batch.table.groups
-    return 1.0 - heard / max(groups, 1)
+    speaks = batch.advantage * batch.weight != 0
+    heard = np.unique(batch.table.group[batch.columns.row[speaks]])
+    return 1.0 - len(heard) / max(batch.table.groups, 1)

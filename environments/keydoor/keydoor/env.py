@@ -14,7 +14,9 @@ from agentrl import Action, Env, Task, ToolError, call, tool
 from keydoor.world import DIRECTIONS, Direction, Layout, World
 
 TEST_TASKS = 512
-_SEEDS_SEARCHED = 20_000  # a small world has fewer held-out layouts than TEST_TASKS: all of them turn up within this many seeds
+_SEEDS_SEARCHED = (
+    20_000  # a small world has fewer held-out layouts than TEST_TASKS: all of them turn up within this many seeds
+)
 
 
 class KeyDoor(Env):

@@ -24,6 +24,8 @@ _MAX_STEPS = {"easy": 4, "medium": 6, "hard": 9}
 class ToolDesk(Env):
     """Fulfil an office request: look people and rooms up, compute, book, answer."""
 
+    credit: float
+    "Partial reward paid so far in this episode."
     blocking = False
     system = "Call one tool at a time. Look up first, then book. If a number is asked for, answer with it."
 
@@ -86,7 +88,8 @@ class ToolDesk(Env):
         """The change of the partial credit, so that its sum over an episode cannot be farmed."""
         if not self.shaped:
             return 0.0
-        before, self.credit = self.credit, partial_credit(self.request, self.desk) / 2
+        before = self.credit
+        self.credit = partial_credit(self.request, self.desk) / 2
         return self.credit - before
 
     def reward(self) -> float:
@@ -137,7 +140,8 @@ class ToolDesk(Env):
         return cheats
 
     def _begin(self, request: Request) -> None:
-        self.request, self.desk, self.credit = request, request.desk(), 0.0
+        self.request, self.desk = request, request.desk()
+        self.credit = 0.0
         self.fingerprint = sha256(json.dumps(request.to_json()).encode()).hexdigest()[:12]
 
     def _try(self, work: Callable[..., str], *arguments: str) -> str:

@@ -6,7 +6,7 @@ uses neither. Only the days of the week are common.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
@@ -14,25 +14,29 @@ DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    people: tuple[str, ...]
-    cities: tuple[str, ...]
-    rooms: tuple[str, ...]
+    people: Sequence[str]
+    cities: Sequence[str]
+    rooms: Sequence[str]
     phrasings: Mapping[str, tuple[str, ...]]
     "By kind of request; slots are {person} {city} {day} {guests} {hours}."
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 TRAIN = Vocabulary(
-    people=tuple(
+    people=_names(
         "Anna Boris Clara David Elena Frank Greta Henry Irene Jacob Karen Louis Maria Nathan Oscar Paula Quinn Robert "
-        "Sarah Thomas Ursula Victor Wendy Xavier Yvonne Zachary Alice Brian Carol Daniel Emma Felix Grace Hugo".split()
+        "Sarah Thomas Ursula Victor Wendy Xavier Yvonne Zachary Alice Brian Carol Daniel Emma Felix Grace Hugo"
     ),
-    cities=tuple(
+    cities=_names(
         "Berlin Paris London Madrid Rome Vienna Tokyo Boston Chicago Dublin Oslo Lisbon Prague Athens Cairo Delhi "
-        "Denver Geneva Havana Lima Milan Moscow Nairobi Seattle Toronto Warsaw Zurich Munich".split()
+        "Denver Geneva Havana Lima Milan Moscow Nairobi Seattle Toronto Warsaw Zurich Munich"
     ),
-    rooms=tuple(
+    rooms=_names(
         "Cedar Maple Oak Pine Birch Willow Elm Ash Poplar Spruce Falcon Eagle Heron Raven Robin Swan Sparrow Owl "
-        "Tiger Panther Lion Bear Wolf Fox Badger Otter Beaver Moose".split()
+        "Tiger Panther Lion Bear Wolf Fox Badger Otter Beaver Moose"
     ),
     phrasings={
         "book": (
@@ -69,7 +73,7 @@ TRAIN = Vocabulary(
         ),
         "cost": (
             "Book {person} a room in {person}'s city on {day} with {guests} seats or more. What do {hours} hours cost?",
-            "On {day} {person} needs a room at home for {guests} people. Book it and tell me the cost of {hours} hours.",
+            "On {day} {person} needs a room at home for {guests} people. Book and tell me the cost of {hours} hours.",
             "Please reserve {person} a room for {guests} people in the home city, {day}. What is the price of {hours} "
             "hours?",
             "{person} wants a room in the own city for {hours} hours on {day}, at least {guests} seats. Book it and "
@@ -79,9 +83,9 @@ TRAIN = Vocabulary(
 )
 
 TEST = Vocabulary(
-    people=tuple("Adrian Bianca Conrad Diana Edgar Fiona Gavin Hazel Ivan Julia Kevin Laura Martin Nora".split()),
-    cities=tuple("Amsterdam Brussels Copenhagen Dallas Helsinki Istanbul Kyoto Miami Naples Quito Sydney".split()),
-    rooms=tuple("Amber Coral Crimson Indigo Silver Copper Violet Turquoise Salmon Lemon Peach Mango Walnut".split()),
+    people=_names("Adrian Bianca Conrad Diana Edgar Fiona Gavin Hazel Ivan Julia Kevin Laura Martin Nora"),
+    cities=_names("Amsterdam Brussels Copenhagen Dallas Helsinki Istanbul Kyoto Miami Naples Quito Sydney"),
+    rooms=_names("Amber Coral Crimson Indigo Silver Copper Violet Turquoise Salmon Lemon Peach Mango Walnut"),
     phrasings={
         "book": (
             "{person} will be in {city} this {day}; arrange a meeting room.",
@@ -106,8 +110,8 @@ TEST = Vocabulary(
         "cost": (
             "{person} meets {guests} guests this {day}, close to home, during {hours} hours. Arrange it; how much is "
             "that?",
-            "Could you find {person} somewhere to meet in the town {person} works in? It is for {day}, {guests} chairs, "
-            "{hours} hours. State the total.",
+            "Could you find {person} somewhere to meet in the town {person} works in? It is for {day}, {guests} chairs "
+            "and {hours} hours. The total?",
         ),
     },
 )

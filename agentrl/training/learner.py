@@ -1,0 +1,299 @@
+"""The learner: from a batch with credit to new weights, in one process.
+
+Rule: without signal the weights do not move. A batch, a part of it or a gradient that says nothing takes no optimiser
+step, because Adam's momentum would move the weights all the same.
+
+Conventions. One `update` call makes up to `minibatches` optimiser updates, and `version` counts those made. Full
+fine-tuning keeps float32 weights, computing in bfloat16 if asked; LoRA keeps the base in the type it was loaded in and
+the adapters in float32. The model stays in evaluation mode (no dropout), so that an engine may share it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentrl.batch import Bools, TrainingBatch
+from agentrl.errors import ConfigError, TrainingError
+from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal
+from agentrl.protocols import UpdateReport
+from agentrl.training import checkpoint, logprobs, weights
+from agentrl.training.dump import save_batch
+from agentrl.training.packing import MicroBatch, pack
+from agentrl.training.settings import LearnerSettings as LearnerSettings
+from agentrl.training.settings import LoraSettings as LoraSettings
+from agentrl.training.tally import Tally
+from agentrl.training.tree import Positions
+from agentrl.types import Floats, TokenIds
+
+BAD_IN_A_ROW = 3
+"So many non-finite updates one after the other stop the run."
+
+
+class TorchLearner:
+    """Implements `protocols.Learner` for a transformers causal language model.
+
+    `model` is trained in place; with `settings.lora` adapters are put into it. `lock` is held while weights are
+    written, and with `hold="update"` during the whole update: for an engine that shares `model` and takes the same
+    lock around its own forward passes. `source` is the folder that the model came from (its tokenizer files go into
+    every checkpoint). Batches that gave non-finite numbers are saved into `dumps`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective | Callable[[LossInputs], LossOutput],
+        *,
+        settings: LearnerSettings,
+        lock: threading.Lock | None = None,
+        hold: Literal["weights", "update"] = "weights",
+        source: Path | None = None,
+        dumps: Path | None = None,
+    ) -> None:
+        if getattr(objective, "needs_reference", False):
+            raise ConfigError(
+                "the objective asks for reference log-probabilities and this learner has no reference model; "
+                "take the KL term out of the recipe."
+            )
+        self.settings = settings
+        self.objective = objective
+        self.source = source
+        self.skipped_in_a_row = 0
+        self._proximal: Proximal = getattr(objective, "proximal", "behavior")
+        self._needs_entropy = bool(getattr(objective, "needs_entropy", False))
+        self._silent = _silent_without_advantage(objective)
+        self._lock = lock or threading.Lock()
+        self._hold = hold
+        self._dumps = dumps
+        self.version = 0
+        "Number of optimiser updates so far."
+        self.model = weights.add_adapters(model, settings.lora) if settings.lora else model
+        if not settings.lora:
+            weights.require_float32(self.model)
+        # Checkpointing works in training mode only; otherwise nothing may differ from how the engine computes.
+        self.model.train(settings.gradient_checkpointing)
+        if settings.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
+        autocast = torch.bfloat16 if settings.compute == "bfloat16" else None
+        self.tree_model = logprobs.tree_model(self.model, autocast=autocast, kernel=settings.kernel)
+        self.trained: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.trained.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
+                {"params": [p for p in self.trained.values() if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+            betas=settings.betas,
+        )
+
+    def update(self, batch: TrainingBatch) -> UpdateReport:
+        """Raises `TrainingError` on the third optimiser update in a row whose loss or gradient is not finite.
+
+        Of the metrics, loss, gradient norm and clipping are means over the minibatches; all else is over the batch.
+        """
+        started = time.perf_counter()
+        if not batch.has_signal:
+            return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
+        before = self.version
+        with self._held("update"):
+            reasons, metrics = self._update(batch)
+        metrics["updates"] = float(self.version - before)
+        metrics["seconds"] = time.perf_counter() - started
+        updated = self.version > before
+        return UpdateReport(updated, "" if updated else reasons[0], metrics)
+
+    def named_tensors(self) -> Mapping[str, Tensor]:
+        """Names and types as `from_pretrained` reads them. Adapted layers are merged copies; every other tensor is
+        the live weight, to be read before the next update. A tied output head is the embedding and is not repeated:
+        an engine that keeps its own copy of the head must be given `embed_tokens` for it too."""
+        return weights.merged(self.model)
+
+    def score(self, tokens: TokenIds) -> Floats:
+        """`Engine.score` of the learner's own weights: proves that an engine serves what was published."""
+        return logprobs.score(self.tree_model, tokens)
+
+    def save(self, folder: Path) -> None:
+        checkpoint.save(self, folder)
+
+    def load(self, folder: Path) -> None:
+        with self._held("weights"), self._held("update"):
+            checkpoint.load(self, folder)
+
+    def _update(self, batch: TrainingBatch) -> tuple[list[str], dict[str, float]]:
+        """Why minibatches made no update, and the metrics."""
+        parts = [
+            (scale, pack(batch, trajectories, self.settings.micro_batch_tokens))
+            for scale, trajectories in self._minibatches(batch)
+        ]
+        proximal = batch.columns.behavior_logprobs
+        if self._proximal == "recompute":
+            proximal = self._recompute(batch, [micro for _, micros in parts for micro in micros])
+        tally = Tally()
+        fresh = batch.columns.version == self.version
+        sampled_by = self.version
+        reasons = []
+        for scale, micros in parts:
+            # After an update of this batch no token is of these weights any more.
+            compared = fresh if self.version == sampled_by else np.zeros_like(fresh)
+            loss = self._accumulate(batch, micros, scale, proximal, compared, tally)
+            norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None]))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                reasons.append(f"loss {loss:.4g} or gradient norm {norm:.4g} is not finite")
+                self._skip(batch, reasons[-1])
+                continue
+            self.skipped_in_a_row = 0
+            if norm == 0:
+                reasons.append("the gradient is exactly 0")
+            clipped = self._step(norm) if norm > 0 else False
+            tally.updates.append((loss, norm, clipped))
+        self.optimizer.zero_grad(set_to_none=True)
+        return reasons, {
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "skipped_in_a_row": float(self.skipped_in_a_row),
+            "tokens_without_signal": float(len(batch.columns) - tally.columns),
+            **tally.metrics(),
+        }
+
+    def _minibatches(self, batch: TrainingBatch) -> list[tuple[Floats, Positions]]:
+        """Per optimiser update: the scale of every column and the trajectories to compute.
+
+        The scale is raised by the share of the batch that the minibatch is, as if it had been aggregated alone, so
+        that the learning rate and the clipping mean the same for any number of minibatches. Trajectories whose loss
+        and gradient are exactly 0 are not computed; they stay in the denominators. Minibatches without signal fall out.
+        """
+        row = batch.columns.row
+        coefficient = batch.scale * batch.weight
+        heard = coefficient * batch.advantage if self._silent else coefficient
+        whole = float(batch.scale.sum(dtype=np.float64))
+        found = []
+        for groups in np.array_split(np.arange(batch.table.groups), self.settings.minibatches):
+            inside = np.isin(batch.table.group[row], groups)
+            if np.any(inside & (coefficient * batch.advantage != 0)):
+                share = float(batch.scale[inside].sum(dtype=np.float64)) / whole
+                trajectories = np.unique(batch.table.trajectory[row[inside & (heard != 0)]])
+                found.append((coefficient / np.float32(share), trajectories.astype(np.int64)))
+        return found
+
+    def _recompute(self, batch: TrainingBatch, micros: Sequence[MicroBatch]) -> Floats:
+        found = batch.columns.behavior_logprobs.copy()
+        with torch.no_grad():
+            for micro in micros:
+                scores = self.tree_model.scores(
+                    micro.tree, temperature=self.settings.temperature, entropy=False, differentiable=False
+                )
+                found[micro.tree.column] = scores.logprobs.cpu().numpy()
+        return found
+
+    def _accumulate(
+        self,
+        batch: TrainingBatch,
+        micros: Sequence[MicroBatch],
+        scale: Floats,
+        proximal: Floats,
+        fresh: Bools,
+        tally: Tally,
+    ) -> float:
+        """Sums the gradient of a minibatch up in the parameters; returns its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for micro in micros:
+            column = micro.tree.column
+            scores = self.tree_model.scores(
+                micro.tree,
+                temperature=self.settings.temperature,
+                entropy=self._needs_entropy or self.settings.report_entropy,
+                differentiable=self._needs_entropy,
+            )
+            inputs = self._inputs(batch, micro, scores, proximal)
+            output = self.objective(inputs)
+            coefficient = self._tensor(scale[column])
+            # A token of weight 0 is dropped, also where its loss is infinite.
+            loss = torch.where(coefficient == 0, 0.0, coefficient * output.loss).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+            tally.add(micro, output, scores.entropy)
+            tally.compare(inputs, self._tensor(fresh[column]))
+        return total
+
+    def _inputs(
+        self, batch: TrainingBatch, micro: MicroBatch, scores: logprobs.TokenScores, proximal: Floats
+    ) -> LossInputs:
+        column = micro.tree.column
+        now = scores.logprobs
+        return LossInputs(
+            logprobs=now,
+            behavior_logprobs=self._tensor(batch.columns.behavior_logprobs[column]),
+            proximal_logprobs=now.detach() if self._proximal == "current" else self._tensor(proximal[column]),
+            advantage=self._tensor(batch.advantage[column]),
+            row=self._tensor(micro.row),
+            trajectory=self._tensor(micro.trajectory),
+            entropy=scores.entropy if self._needs_entropy else None,
+        )
+
+    def _step(self, norm: float) -> bool:
+        """One optimiser step; True where the gradient was clipped for it."""
+        clip = 0 < self.settings.gradient_clip < norm
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_(
+                self.trained.values(), self.settings.gradient_clip, torch.tensor(norm, device=self.tree_model.device)
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        with self._held("weights"):
+            self.optimizer.step()
+        self.version += 1
+        return clip
+
+    def _skip(self, batch: TrainingBatch, reason: str) -> None:
+        """Count it, keep the batch for a look, and stop where it happens again and again."""
+        self.skipped_in_a_row += 1
+        saved = "not saved, for no folder was given"
+        if self._dumps is not None:
+            path = self._dumps / f"nonfinite-{self.version}-{self.skipped_in_a_row}.npz"
+            save_batch(batch, path)
+            saved = f"saved in {path}"
+        if self.skipped_in_a_row >= BAD_IN_A_ROW:
+            raise TrainingError(
+                f"after update {self.version}, {BAD_IN_A_ROW} updates in a row were skipped: {reason}. The last batch "
+                f"is {saved}. Lower learning_rate, check the rewards for huge values, or go back to a checkpoint."
+            )
+
+    def _learning_rate(self) -> float:
+        warmup = self.settings.warmup_updates
+        return self.settings.learning_rate * (min(1.0, (self.version + 1) / warmup) if warmup else 1.0)
+
+    @contextmanager
+    def _held(self, part: Literal["weights", "update"]) -> Iterator[None]:
+        if part != self._hold:
+            yield
+        else:
+            with self._lock:
+                yield
+
+    def _tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.tree_model.device)
+
+
+def _silent_without_advantage(objective: Callable[[LossInputs], LossOutput]) -> bool:
+    """True where an advantage of 0 gives loss and gradient 0 (a surrogate without regularisers): seen by trying."""
+    generator = torch.Generator().manual_seed(0)
+    behavior, proximal, logprobs_ = (-3 * torch.rand(16, generator=generator) for _ in range(3))
+    logprobs_.requires_grad_()
+    entropy = torch.rand(16, generator=generator) - logprobs_
+    row = torch.arange(16) // 4
+    loss = objective(LossInputs(logprobs_, behavior, proximal, torch.zeros(16), row, row // 2, None, entropy)).loss
+    if bool((loss != 0).any()):
+        return False
+    if loss.requires_grad:
+        loss.sum().backward()  # type: ignore[no-untyped-call]
+    return logprobs_.grad is None or not bool((logprobs_.grad != 0).any())

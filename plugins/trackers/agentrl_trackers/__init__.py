@@ -1,0 +1,1 @@
+"""Trackers for agentrl: TensorBoard, Weights & Biases and trackio, each imported only when a recipe names it."""

@@ -1,0 +1,138 @@
+"""Token trees against one row at a time: values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from forests import VOCABULARY, random_batch, row_by_row, tiny_llama, tiny_qwen3
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from agentrl.errors import ConfigError
+from agentrl.training import attention
+from agentrl.training.logprobs import score, tree_model
+from agentrl.training.tree import build_tree
+
+
+def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_qwen3])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_trees_equal_rows_in_value_and_gradient(make: Callable[[], Any], seed: int) -> None:
+    model = make()
+    batch = random_batch(seed, groups=3, members=5, steps=6, longest=14)
+    tree = build_tree(batch.contexts)
+    # More than one block of queries, or the block attention would not be tested.
+    assert len(tree) > attention.BLOCK
+    found = tree_model(model).scores(tree, temperature=0.8, entropy=True, differentiable=True)
+    logprobs, entropy = row_by_row(model, batch, 0.8)
+    assert found.entropy is not None
+    torch.testing.assert_close(found.logprobs, logprobs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.entropy, entropy, atol=1e-5, rtol=0)
+    weight = torch.from_numpy(batch.advantage) / len(batch.columns)
+    ours = gradients(model, (weight * (found.logprobs + 0.1 * found.entropy)).sum())
+    theirs = gradients(model, (weight * (logprobs + 0.1 * entropy)).sum())
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_chunked_head_equals_the_whole_head() -> None:
+    model = tiny_llama()
+    tree = build_tree(random_batch(5).contexts)
+    whole = tree_model(model)
+    chunked = replace(whole, head_elements=7 * VOCABULARY)
+    results = []
+    for part in (whole, chunked):
+        found = part.scores(tree, temperature=1.3, entropy=True, differentiable=True)
+        assert found.entropy is not None
+        results.append((found, gradients(model, (found.logprobs.square() + found.entropy).sum())))
+    (one, slopes), (other, chunked_slopes) = results
+    torch.testing.assert_close(one.logprobs, other.logprobs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.entropy, other.entropy, atol=1e-6, rtol=0)
+    for name in slopes:
+        torch.testing.assert_close(slopes[name], chunked_slopes[name], atol=1e-4, rtol=1e-4)
+
+
+def test_a_reported_entropy_carries_no_gradient() -> None:
+    found = tree_model(tiny_llama()).scores(
+        build_tree(random_batch(6).contexts), temperature=1.0, entropy=True, differentiable=False
+    )
+    assert found.entropy is not None and not found.entropy.requires_grad
+
+
+@pytest.mark.parametrize("size", [5, 127, 128, 129, 300])
+def test_any_size_of_tree_fits_its_blocks(size: int) -> None:
+    model = tiny_llama()
+    ids = np.random.default_rng(size).integers(0, VOCABULARY, size).astype(np.int32)
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0]
+    wanted = torch.log_softmax(logits, -1)[:-1].gather(1, torch.from_numpy(ids[1:].astype(np.int64))[:, None])[:, 0]
+    found = score(tree_model(model), ids)
+    assert found[0] == 0
+    np.testing.assert_allclose(found[1:], wanted.numpy(), atol=1e-5)
+
+
+def test_an_installed_model_still_generates_as_before() -> None:
+    plain, installed = tiny_llama(), tiny_llama()
+    tree_model(installed)
+    prompt = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    assert plain.generate(prompt, **options).tolist() == installed.generate(prompt, **options).tolist()
+
+
+def test_a_block_mask_says_what_the_block_keys_say() -> None:
+    tree = build_tree(random_batch(7, groups=4, members=5, steps=6, longest=14).contexts)
+    end = np.concatenate([tree.subtree_end, np.arange(len(tree) + 1, len(tree) + 1 + -len(tree) % 128)])
+    flex = attention.flex_mask(torch.from_numpy(end))
+    size = len(end)
+    positions = torch.arange(size)
+    dense = flex.mask_mod(torch.tensor(0), torch.tensor(0), positions[:, None], positions[None, :])
+    inputs = attention.prepare(tree, kernel="blocks", dtype=torch.float32, device=torch.device("cpu"))
+    assert inputs.keys is not None and isinstance(inputs.mask, torch.Tensor)
+    seen = torch.zeros(size, size, dtype=torch.int64)
+    for block, (keys, mask) in enumerate(zip(inputs.keys, inputs.mask[:, 0], strict=True)):
+        for row in range(mask.shape[0]):
+            seen[block * mask.shape[0] + row].index_add_(0, keys, (mask[row] == 0).long())
+    assert (seen == dense.long()).all()
+
+
+def test_a_model_with_sliding_windows_is_refused_by_name() -> None:
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=8,
+        max_window_layers=1,
+    )
+    with pytest.raises(ConfigError, match="sliding_attention"):
+        tree_model(Qwen2ForCausalLM(config))
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_refused() -> None:
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    torch.manual_seed(0)
+    config = GraniteConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        logits_scaling=8.0,
+        initializer_range=0.2,
+    )
+    with pytest.raises(ConfigError, match="reads a token tree differently"):
+        tree_model(GraniteForCausalLM(config).eval())
