@@ -2,8 +2,8 @@
 
     python benchmarks/weight_publish.py [--model smollm2-135m] [--dtype bfloat16] [--in-flight 8] [--repeats 5]
 
-Prints one JSON line: medians over the repeats after one to warm up, with the machine's load beside them. Requests are in
-flight during every publish. The target for 135M parameters on a CPU is under one second.
+Prints one JSON line: medians over the repeats after one to warm up, with the machine's load beside them. Requests are
+in flight during every publish. The target for 135M parameters on a CPU is under one second.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def open_progress(run: str, stream: TextIO | None = None) -> Progress:
 
 
 class PlainLines:
-    """One line a batch; health lines where they change."""
+    """One line a batch; health lines where their words change (a number that drifts is no news)."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -54,8 +54,9 @@ class PlainLines:
 
     def show(self, report: ProgressReport) -> None:
         self.note("  ".join(facts(report)))
-        if report.health != self._health:
-            self._health = report.health
+        words = tuple("".join(letter for letter in line if not letter.isdigit()) for line in report.health)
+        if words != self._health:
+            self._health = words
             for line in report.health or ("ok again",):
                 self.note(f"  health: {line}")
 

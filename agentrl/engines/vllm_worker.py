@@ -16,6 +16,7 @@ import vllm.model_executor.layers.utils as vllm_layers
 from safetensors import safe_open
 from vllm.platforms import current_platform
 
+from agentrl.engines import vllm_seeds
 from agentrl.engines.vllm_fingerprint import checksum, column_checksum, one_hot, probe_columns
 
 _pack = vllm_layers.dispatch_cpu_unquantized_gemm
@@ -28,6 +29,7 @@ def _pack_and_keep(layer: torch.nn.Module, remove_weight: bool = False) -> None:
 if current_platform.is_cpu():
     # The layers import it by name at each call.
     vllm_layers.dispatch_cpu_unquantized_gemm = _pack_and_keep
+    vllm_seeds.install()
 
 
 class WeightExtension:

@@ -102,7 +102,7 @@ async def open_run(config: Config, host: Host, folder: RunFolder, screen: Screen
                 collector=collector,
                 ledger=ledger,
                 sampler=sampler,
-                metrics=MetricsLog(folder.metrics, resumed_at=version),
+                metrics=MetricsLog(folder.metrics, resumed_at=state.update),
                 trackers=_trackers(config, host, folder),
                 events=host.events,
                 panel=screen,

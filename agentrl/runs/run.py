@@ -131,7 +131,7 @@ class TrainingRun:
         if self._evaluates():
             await self.publish()
             metrics |= await self._parts.evaluate(self._parts.learner.version)
-        self._parts.metrics.write(self._parts.learner.version, metrics)
+        self._parts.metrics.write(self.batch, metrics)
         self._track(self._parts.learner.version, metrics)
         self._parts.panel.show(report)
 

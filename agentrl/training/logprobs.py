@@ -130,6 +130,7 @@ def tree_model(model: Any, *, autocast: torch.dtype | None = None, kernel: atten
     attention.install(base)
     body = base.base_model
     device = next(body.parameters()).device
+    _warn_of_slow_bfloat16(device, autocast or head.weight.dtype)
     if kernel is None and device.type == "cuda":
         flexible = TreeModel(model, body, head, "flex", autocast)
         try:
@@ -157,6 +158,14 @@ def score(model: TreeModel, tokens: TokenIds) -> Floats:
             found = model.scores(chain(tokens), temperature=1.0, entropy=False, differentiable=False)
         result[1:] = found.logprobs.cpu().numpy()
     return result
+
+
+def _warn_of_slow_bfloat16(device: torch.device, dtype: torch.dtype) -> None:
+    if device.type == "cpu" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        logger.warning(
+            "this CPU has no bfloat16 instructions and emulates them: an update was seen to take ten times as long as "
+            "in float32. Load the model in float32."
+        )
 
 
 def _prove(tree: TreeModel, base: Any) -> None:

@@ -146,6 +146,17 @@ async def test_a_seed_repeats_and_another_differs(world: World) -> None:
     assert one.tokens.tolist() == same.tokens.tolist() != other.tokens.tolist()
 
 
+async def test_seeds_repeat_where_prompts_are_computed_in_pieces(world: World) -> None:
+    # Together they exceed what vLLM computes in one pass; vLLM alone dies here ("CPU Generator does not use offset").
+    prompts = [token_ids(np.random.default_rng(seed).integers(0, VOCABULARY, 1500)) for seed in range(6)]
+    requests = [world.ask(prompt, seed=seed) for seed, prompt in enumerate(prompts)]
+    together = await asyncio.gather(*(world.engine.generate(request) for request in requests))
+    await world.engine.api.reset_prefix_cache()
+    for request, completion in zip(requests, together, strict=True):
+        alone = await world.engine.generate(request)
+        assert alone.tokens.tolist() == completion.tokens.tolist()
+
+
 async def test_only_our_stop_tokens_stop_and_they_are_kept(world: World) -> None:
     free = await world.engine.generate(world.ask(seed=3, max_tokens=64))
     stop = int(free.tokens[5])

@@ -40,12 +40,12 @@ TRAIN = Vocabulary(
     ),
     phrasings={
         "book": (
-            "Book {person} a room in {city} on {day}.",
-            "Please reserve a room in {city} for {person} on {day}.",
-            "{person} needs a room in {city} on {day}.",
-            "On {day} {person} wants a room in {city}.",
-            "Get {person} a {city} room for {day}.",
-            "I need a room in {city} for {person}, {day}.",
+            "Book {person} a room in {city}, {day}.",
+            "{day}: please reserve a room in {city} for {person}.",
+            "{person} needs a room in {city}, {day}.",
+            "{day}: {person} wants a room in {city}.",
+            "Get {person} a {city} room, {day}.",
+            "I need a {day} room for {person} in {city}.",
         ),
         "phone": (
             "What is {person}'s phone number?",
@@ -56,28 +56,28 @@ TRAIN = Vocabulary(
             "Find the phone number of {person}.",
         ),
         "home": (
-            "Book {person} a room in {person}'s own city on {day}.",
-            "Please reserve a room for {person} on {day}, in the city of {person}.",
-            "{person} needs a room at home on {day}.",
-            "On {day} {person} wants a room in the home city.",
-            "Get {person} a room for {day}, in {person}'s city.",
-            "I need a room for {person}, {day}, where {person} lives.",
+            "Book {person} a room in {person}'s own city, {day}.",
+            "{day}: please reserve a room for {person} in the city of {person}.",
+            "{person} needs a room in the home city, {day}.",
+            "{day}: {person} wants a room at home.",
+            "Get {person} a room in {person}'s city, {day}.",
+            "I need a {day} room for {person} where {person} lives.",
         ),
         "boss": (
-            "Book {person}'s boss a room in {city} on {day}.",
-            "Please reserve a room in {city} for the boss of {person} on {day}.",
-            "The boss of {person} needs a room in {city} on {day}.",
-            "On {day} {person}'s boss wants a room in {city}.",
-            "Get {person}'s boss a {city} room for {day}.",
-            "I need a room in {city} for {person}'s boss, {day}.",
+            "Book {person}'s boss a room in {city}, {day}.",
+            "{day}: please reserve a room in {city} for the boss of {person}.",
+            "The boss of {person} needs a room in {city}, {day}.",
+            "{day}: {person}'s boss wants a room in {city}.",
+            "Get {person}'s boss a {city} room, {day}.",
+            "I need a {day} room for {person}'s boss in {city}.",
         ),
         "cost": (
-            "Book {person} a room in {person}'s city on {day} with {guests} seats or more. What do {hours} hours cost?",
-            "On {day} {person} needs a room at home for {guests} people. Book and tell me the cost of {hours} hours.",
-            "Please reserve {person} a room for {guests} people in the home city, {day}. What is the price of {hours} "
+            "Book {person} a room in {person}'s city, {day}, with {guests} seats or more. What do {hours} hours cost?",
+            "{day}: {person} needs a room at home for {guests} people. Book it and tell me the cost of {hours} hours.",
+            "{day}: please reserve {person} a room for {guests} people in the home city. What is the price of {hours} "
             "hours?",
-            "{person} wants a room in the own city for {hours} hours on {day}, at least {guests} seats. Book it and "
-            "give me the cost.",
+            "{person} wants a room in the own city for {hours} hours, {day}, at least {guests} seats. Book it and give "
+            "me the cost.",
         ),
     },
 )
