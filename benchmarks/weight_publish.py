@@ -1,6 +1,6 @@
 """How long a weight publish into a running vLLM server takes, write and verification included.
 
-    python benchmarks/weight_publish.py [--model smollm2-135m] [--dtype bfloat16] [--in-flight 8] [--repeats 5]
+    python benchmarks/weight_publish.py [--model smollm2-135m] [--dtype float32] [--in-flight 8] [--repeats 5]
 
 Prints one JSON line: medians over the repeats after one to warm up, with the machine's load beside them. Requests are
 in flight during every publish. The target for 135M parameters on a CPU is under one second.
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from agentrl import models
+from agentrl.engines.vllm_api import best_dtype
 from agentrl.engines.vllm_publish import PublishReport, VllmPublisher
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.protocols import GenerateRequest
@@ -35,7 +36,7 @@ TARGET_SECONDS = 1.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--dtype", default=best_dtype("cpu"))
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SHARED_MEMORY = Path("/dev/shm")
 ATTEMPTS = 2
+HEAD = "lm_head.weight"
+EMBEDDING = "embed_tokens.weight"
 # Bytes of one weight; 2 in the other dtypes.
 BYTES = {"float32": 4}
 # Largest mean |difference| in nats over the probe. Low-precision arithmetic differs between any two programs; there
@@ -117,16 +119,22 @@ class VllmPublisher:
 
     async def write(self, version: int, tensors: Mapping[str, torch.Tensor]) -> PublishedWeights:
         """The file, complete or absent, and what to expect of a server that loaded it."""
+        dtype = self._engine.options.dtype
+        size = sum(tensor.numel() for tensor in tensors.values()) * BYTES.get(dtype, 2)
+        path = _with_room(self._folders, size) / f"weights-{version}.safetensors"
+        kept = await asyncio.to_thread(_cast, tensors, dtype)
         tokens = self._tokens()
-        expected = await asyncio.to_thread(self._probe, tokens)
+        # Side by side: each takes as long as the others, and leaves the interpreter lock.
+        _, (held, computed), expected = await asyncio.gather(
+            asyncio.to_thread(_save, path, kept),
+            asyncio.to_thread(_fingerprints, kept, version),
+            asyncio.to_thread(self._probe, tokens),
+        )
         if expected.shape != tokens.shape or not np.isfinite(expected).all():
             raise InfrastructureFault(
                 f"the learner's probe gave log-probabilities of shape {expected.shape} for {len(tokens)} tokens, "
                 f"{int((~np.isfinite(expected)).sum())} of them not finite; version {version} is not published."
             )
-        size = sum(tensor.numel() for tensor in tensors.values()) * BYTES.get(self._engine.options.dtype, 2)
-        path = _with_room(self._folders, size) / f"weights-{version}.safetensors"
-        held, computed = await asyncio.to_thread(_write, path, version, tensors, self._engine.options.dtype)
         return PublishedWeights(version, path, held, computed, expected)
 
     async def verify(self, weights: PublishedWeights) -> float:
@@ -143,7 +151,7 @@ class VllmPublisher:
             )
         _compare("the server does not hold the published", weights.held, shown["held"])
         _compare("the server does not compute with the published", weights.computed, shown["computed"])
-        scores = await api.score(self._tokens())
+        scores = await api.score(self._tokens(), first=True)
         mismatch = float(np.abs(scores - weights.probe_logprobs)[1:].mean())
         if not mismatch <= self._tolerance:
             worst = int(np.abs(scores - weights.probe_logprobs).argmax())
@@ -212,49 +220,49 @@ def _compare(what: str, expected: Mapping[str, str], shown: Mapping[str, str]) -
         )
 
 
-def _write(
-    path: Path, version: int, tensors: Mapping[str, torch.Tensor], dtype: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Write the tensors in the engine's dtype; give the checksums of what is held and of what is computed with."""
+def _cast(tensors: Mapping[str, torch.Tensor], dtype: str) -> dict[str, torch.Tensor]:
+    """In the engine's dtype, in main memory, without an output head that is the embedding by another name."""
     import torch
-    from safetensors.torch import save_file
-
-    from agentrl.engines.vllm_fingerprint import checksum, column_checksum, probe_columns
 
     kept: dict[str, torch.Tensor] = {}
-    memory: dict[tuple[int, torch.Size], str] = {}
-    # Sorted, a tied head ("lm_head") comes before "model.": the embedding is the one to keep.
-    for name in sorted(tensors, key=lambda name: (name.endswith("lm_head.weight"), name)):
+    places: set[tuple[int, torch.Size]] = set()
+    # The head last: of two names for one tensor the embedding's is the one to keep.
+    for name in sorted(tensors, key=lambda name: (name.endswith(HEAD), name)):
         tensor = tensors[name].detach()
         place = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and place in memory and name.endswith("lm_head.weight"):
+        if name.endswith(HEAD) and place in places:
             continue
-        memory[place] = name
-        kept[name] = tensor.to(
-            "cpu", getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
-        ).contiguous()
+        places.add(place)
+        target = getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
+        kept[name] = tensor.to("cpu", target).contiguous()
+    return kept
+
+
+def _fingerprints(kept: Mapping[str, torch.Tensor], version: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Of what a server must hold, and of columns of what it must compute with."""
+    from agentrl.engines.vllm_fingerprint import checksum, column_checksum, probe_columns
+
     held = {name: checksum(tensor) for name, tensor in kept.items()}
     computed = {}
     for name, tensor in kept.items():
-        head = name.endswith("lm_head.weight")
-        embedding = name.endswith("embed_tokens.weight")
-        if tensor.ndim != 2 or not name.endswith(".weight"):
-            continue
-        columns = column_checksum(tensor[:, probe_columns(version, tensor.shape[1])].T)
-        if head or embedding:
-            # The head's own tensor, where there is one, is visited last.
-            computed["output head"] = columns
-        else:
-            computed[name] = columns
-    path.parent.mkdir(parents=True, exist_ok=True)
+        if tensor.ndim == 2 and name.endswith(".weight"):
+            columns = column_checksum(tensor[:, probe_columns(version, tensor.shape[1])].T)
+            # A head of its own comes last and so replaces the embedding here.
+            computed["output head" if name.endswith((HEAD, EMBEDDING)) else name] = columns
+    return held, computed
+
+
+def _save(path: Path, kept: dict[str, torch.Tensor]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     aside = path.with_suffix(".new")
     try:
         save_file(kept, aside)
         aside.replace(path)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise
-    return held, computed
+        raise InfrastructureFault(f"the weights cannot be written to {path}: {error}") from error
 
 
 def _weights_folders(run: Path) -> tuple[Path, ...]:

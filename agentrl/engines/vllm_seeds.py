@@ -28,10 +28,10 @@ class RewindingGenerator(torch.Generator):
     def get_offset(self) -> int:
         return DRAW
 
-    def set_offset(self, offset: int) -> None:
+    def set_offset(self, offset: int) -> torch.Generator:
         if offset != 0:
-            raise NotImplementedError(f"one draw can be taken back, an offset of {offset - DRAW} was asked for")
-        self.set_state(self.before)
+            raise ValueError(f"one draw can be taken back (offset 0); vLLM asked for offset {offset}.")
+        return self.set_state(self.before)
 
 
 def rewinding(generator: torch.Generator) -> RewindingGenerator:

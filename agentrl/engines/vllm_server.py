@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from agentrl.engines.http import HttpFault
-from agentrl.engines.vllm_api import ServerOptions, VllmApi, server_command, server_environment
+from agentrl.engines.vllm_api import ServerOptions, VllmApi, best_dtype, server_command, server_environment
 from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port, free_port
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError, MissingDependencyError
 from agentrl.protocols import EngineHealth, GenerateRequest, LearnerSide, WeightPublisher
@@ -35,7 +35,7 @@ RESTART_WINDOW_SECONDS = 600.0
 class VllmEngine:
     """Implements `protocols.Engine` with a vLLM server as its child.
 
-    `kv_cache_bytes` None leaves the cache to vLLM (on a GPU what the share `gpu_memory` allows). A server that dies is
+    `dtype` "auto" is bfloat16 where the hardware has it, else float32. `kv_cache_bytes` None leaves the cache to vLLM (on a GPU what the share `gpu_memory` allows). A server that dies is
     restarted, at most `max_restarts` times in ten minutes; `on_restart` is awaited before it serves again and brings
     the published weights back.
     """
@@ -47,7 +47,7 @@ class VllmEngine:
         model_path: Path | str,
         *,
         log_folder: Path | str,
-        dtype: str = "bfloat16",
+        dtype: str = "auto",
         device: Literal["cpu", "cuda"] = "cpu",
         max_context: int = 2048,
         max_sequences: int = 64,
@@ -60,8 +60,9 @@ class VllmEngine:
         max_restarts: int = 3,
         version: int = 0,
     ) -> None:
+        chosen = best_dtype(device) if dtype == "auto" else dtype
         self.options = ServerOptions(
-            Path(model_path), dtype, device, max_context, max_sequences, kv_cache_bytes, gpu_memory, threads
+            Path(model_path), chosen, device, max_context, max_sequences, kv_cache_bytes, gpu_memory, threads
         )
         self.max_context = max_context
         self.on_restart: Callable[[], Awaitable[None]] | None = None

@@ -29,7 +29,7 @@ from agentrl.rollout.accounting import (
 from agentrl.rollout.engine import GroupRollout, RolloutEngine, oldest_version
 from agentrl.rollout.episode import trajectory_id
 from agentrl.rollout.recorder import Recorder
-from agentrl.types import Group, Status, Task, Trajectory
+from agentrl.types import JSON, Group, Status, Task, Trajectory
 
 _POLL = 1.0
 "Seconds between two looks for a stalled rollout."
@@ -73,6 +73,7 @@ class Collector:
         self._statistics = CollectorStatistics()
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
+        self._issuing = asyncio.Lock()
         self._pump: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
 
@@ -85,15 +86,20 @@ class Collector:
     ) -> None:
         assert self._pump is not None
         works = [self._pump, *(flight.work for flight in self._flights.values())]
-        for work in works:
-            work.cancel()
+        # A task that the sampler gave is in the ledger before the issuing stops: it cannot fall between the two.
+        async with self._issuing:
+            for work in works:
+                work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
         await self._recorder.close()
 
-    @property
-    def ordinal(self) -> int:
-        """How many tasks the sampler has given: with the sampler's state, where a resumed run goes on."""
-        return self._ordinal
+    async def position(self) -> tuple[int, JSON]:
+        """How many tasks the sampler has given, and its state: where a run resumed from now goes on.
+
+        Every task that it gave is in the ledger.
+        """
+        async with self._issuing:
+            return self._ordinal, self._sampler.state()
 
     def resume(self, state: Resumed) -> None:
         """Go on from a ledger, before the first batch; the sampler has its state from the same moment.
@@ -196,7 +202,9 @@ class Collector:
                 await self._room.wait()
                 self._room.clear()
                 while (room := self._capacity() - len(self._flights) - len(self._ready)) > 0:
-                    for order in await self._orders(room):
+                    async with self._issuing:
+                        orders = await self._orders(room)
+                    for order in orders:
                         self._launch(order)
         except Exception as error:
             self._fail(error)

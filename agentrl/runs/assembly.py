@@ -101,7 +101,6 @@ async def open_run(config: Config, host: Host, folder: RunFolder, screen: Screen
                 publisher=publisher,
                 collector=collector,
                 ledger=ledger,
-                sampler=sampler,
                 metrics=MetricsLog(folder.metrics, resumed_at=state.update),
                 trackers=_trackers(config, host, folder),
                 events=host.events,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from agentrl.batch import TrainingBatch
 from agentrl.method import Method
-from agentrl.protocols import Learner, TaskSampler, Tracker, UpdateReport, WeightPublisher
+from agentrl.protocols import Learner, Tracker, UpdateReport, WeightPublisher
 from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
 from agentrl.runs.summary import Progress, shape_metrics, summarize
@@ -54,7 +54,6 @@ class Parts:
     publisher: WeightPublisher
     collector: Collector
     ledger: Ledger
-    sampler: TaskSampler
     metrics: MetricsLog
     trackers: Sequence[Tracker]
     events: Any
@@ -142,7 +141,8 @@ class TrainingRun:
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
         await asyncio.to_thread(self._parts.learner.save, folder)
         checkpoint = str(folder.relative_to(self.folder))
-        self._parts.ledger.set_head(self.batch, checkpoint, self._parts.sampler.state(), self._parts.collector.ordinal)
+        ordinal, sampler = await self._parts.collector.position()
+        self._parts.ledger.set_head(self.batch, checkpoint, sampler, ordinal)
         self._saved = self.batch
         self._parts.events.agentrl_checkpoint(folder=folder, update=self._parts.learner.version)
         self._forget_old_checkpoints()

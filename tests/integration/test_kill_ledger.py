@@ -98,7 +98,8 @@ async def life(
                     await asyncio.sleep(dice.random() * 0.005)
                     engine.version = update + 1
                     if update % 2 or update + 1 == batches:
-                        ledger.set_head(update + 1, f"c{update + 1}", sampler.state(), ordinal=collector.ordinal)
+                        ordinal, state = await collector.position()
+                        ledger.set_head(update + 1, f"c{update + 1}", state, ordinal)
         except Killed:
             pass
     return trained

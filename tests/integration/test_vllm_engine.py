@@ -259,7 +259,7 @@ async def test_no_key_or_value_of_old_weights_is_reused(world: World) -> None:
 async def test_requests_in_flight_go_on_and_say_where_the_version_changed(world: World) -> None:
     tasks = [asyncio.create_task(world.engine.generate(world.ask(seed=s, max_tokens=1500))) for s in range(4)]
     await asyncio.sleep(0.7)
-    # Paused by the caller, the publish leaves it paused.
+    # Paused by the caller, and the publish leaves it paused.
     await world.engine.pause()
     old = copy.deepcopy(world.model)
     world.perturb(3)

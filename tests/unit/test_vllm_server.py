@@ -25,6 +25,7 @@ from agentrl.engines import vllm_warden
 from agentrl.engines.vllm_api import (
     ServerOptions,
     VllmApi,
+    best_dtype,
     expand_spans,
     parse_completion,
     parse_scores,
@@ -166,6 +167,15 @@ def test_the_environment_keeps_the_server_quiet_offline_and_to_its_memory() -> N
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
     assert "OMP_NUM_THREADS" not in server_environment(ServerOptions(Path("model"), device="cuda"), {})
+
+
+def test_a_cpu_without_bfloat16_gets_float32(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, expected in (("avx avx2 fma", "float32"), ("avx512f avx512_bf16", "bfloat16"), ("amx_bf16", "bfloat16")):
+        cpuinfo.write_text(f"flags : {flags}\n")
+        assert best_dtype("cpu", cpuinfo) == expected
+    assert best_dtype("cpu", tmp_path / "absent") == "float32"
+    assert best_dtype("cuda", tmp_path / "absent") == "bfloat16"
 
 
 def serve(folder: Path, code: str) -> ServerProcess:

@@ -27,9 +27,9 @@ class ToolDesk(Env):
     credit: float
     "Partial reward paid so far in this episode."
     blocking = False
-    system = "Call one tool at a time. Look up first, then book. If a number is asked for, answer with it."
+    system = "Fulfil each request with the tools."
 
-    def __init__(self, *, level: Level = "easy", shaped: bool = False, shots: int = 1) -> None:
+    def __init__(self, *, level: Level = "easy", shaped: bool = False, shots: int = 4) -> None:
         """level: easy (one lookup), medium (two lookups), hard (two lookups, a sum and a constraint).
 
         shaped: partial credit for right facts, below one half without success. shots: solved requests shown first.

@@ -41,7 +41,7 @@ TRAIN = Vocabulary(
     phrasings={
         "book": (
             "Book {person} a room in {city}, {day}.",
-            "{day}: please reserve a room in {city} for {person}.",
+            "Please reserve a room in {city} for {person}, {day}.",
             "{person} needs a room in {city}, {day}.",
             "{day}: {person} wants a room in {city}.",
             "Get {person} a {city} room, {day}.",
@@ -57,7 +57,7 @@ TRAIN = Vocabulary(
         ),
         "home": (
             "Book {person} a room in {person}'s own city, {day}.",
-            "{day}: please reserve a room for {person} in the city of {person}.",
+            "Please reserve a room for {person} in the city of {person}, {day}.",
             "{person} needs a room in the home city, {day}.",
             "{day}: {person} wants a room at home.",
             "Get {person} a room in {person}'s city, {day}.",
@@ -65,7 +65,7 @@ TRAIN = Vocabulary(
         ),
         "boss": (
             "Book {person}'s boss a room in {city}, {day}.",
-            "{day}: please reserve a room in {city} for the boss of {person}.",
+            "Please reserve a room in {city} for the boss of {person}, {day}.",
             "The boss of {person} needs a room in {city}, {day}.",
             "{day}: {person}'s boss wants a room in {city}.",
             "Get {person}'s boss a {city} room, {day}.",
@@ -121,7 +121,7 @@ EXAMPLE = Vocabulary(
     cities=("Bergen", "Porto", "Riga"),
     rooms=("Comet", "Saturn", "Venus", "Pluto", "Mars", "Orion", "Jupiter", "Mercury", "Neptune"),
     phrasings={
-        "book": ("A room for {person} in {city}, {day}.",),
+        "book": ("A room for {person} in {city}, {day}.", "{day}, a room in {city} for {person}."),
         "phone": ("The phone number of {person}?",),
         "home": ("A room for {person} in the city {person} lives in, {day}.",),
         "boss": ("A room for {person}'s boss in {city}, {day}.",),
