@@ -5,6 +5,7 @@ Taken twice, before and after, so that a machine that became busy in between is 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -82,3 +83,7 @@ def _gpu() -> str:
     """Asked of torch only where a benchmark has loaded it."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else ""
+
+
+if __name__ == "__main__":
+    print(json.dumps(conditions(), indent=1))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from conditions import conditions
 from keydoor.env import KeyDoor
-from results import Verdict, finish, middle, options
+from support.results import Verdict, finish, middle, options
 
 from agentrl import Action, call
 from agentrl.engines.scripted import ScriptedEngine
@@ -85,13 +85,15 @@ async def one_batch(renderer: Renderer, episodes: int, seed: int, profile: cProf
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder)) as ledger, _collected_garbage():
         _reset_peak()
         memory, cpu, wall = _resident("VmRSS"), time.process_time(), time.perf_counter()
-        async with RolloutEngine(environment, engine, renderer, limits=limits, supervision=supervision) as rollout:
-            async with Collector(rollout, Independent(), sampler, ledger, shape) as collector:
-                if profile is not None:
-                    profile.enable()
-                groups = await collector.next_batch(0)
-                if profile is not None:
-                    profile.disable()
+        async with (
+            RolloutEngine(environment, engine, renderer, limits=limits, supervision=supervision) as rollout,
+            Collector(rollout, Independent(), sampler, ledger, shape) as collector,
+        ):
+            if profile is not None:
+                profile.enable()
+            groups = await collector.next_batch(0)
+            if profile is not None:
+                profile.disable()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         memory = _resident("VmHWM") - memory
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]

@@ -30,7 +30,7 @@ SYSTEM_PACKAGES = {"Python.h": "python3-dev"}
 
 
 def main(purpose: str) -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  (whatever Python runs `make` gets here)
         sys.exit(f"agentrl needs Python 3.11 or newer; this is {sys.version.split()[0]}. Run: make PYTHON=python3.11")
     stages: list[tuple[str, Callable[[], None]]] = [
         ("virtual environment", make_venv),
@@ -57,7 +57,7 @@ def run_stage(name: str, stage: Callable[[], None]) -> None:
     stamps[name] = digest
     partial = STAMP.with_suffix(".partial")
     partial.write_text(json.dumps(stamps, indent=1))
-    os.replace(partial, STAMP)
+    partial.replace(STAMP)
     print(f"set-up   {name}: {time.perf_counter() - started:.1f} s", flush=True)
 
 

@@ -59,11 +59,14 @@ async def _train(config: Config, host: Host, folder: RunFolder) -> None:
     screen = open_progress(config.name)
     try:
         async with open_run(config, host, folder, screen) as live:
-            if live.resumed:
-                screen.note(f"resume   {folder.path} goes on at batch {live.run.batch} of {live.run.batches}")
+            done, wanted = live.run.batch, live.run.batches
+            if done >= wanted:
+                screen.note(f"complete {folder.path} has its {done} batches; training.batches=N goes on from there")
+            elif live.resumed:
+                screen.note(f"resume   {folder.path} goes on at batch {done} of {wanted}")
             screen.note(_introduction(config, folder))
-            first = 0 if live.run.batch else await live.run.publish()
-            before = await live.measure(first)
+            # The weights of the start are gone once a batch is trained: then only what was measured counts.
+            before = live.measured(0) if done else await live.measure(await live.run.publish())
             _tell(screen, "before", before)
             await train_loop(live.run)
             after = await live.measure(await live.run.publish())
@@ -143,7 +146,11 @@ def _tell(screen: Progress, when: str, evaluations: Sequence[Evaluation]) -> Non
 
 
 def _compare(screen: Progress, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
-    for first, last in zip(before, after, strict=True):
+    known = {evaluation.temperature: evaluation for evaluation in before}
+    for last in after:
+        first = known.get(last.temperature)
+        if first is None or not first.successes().keys() & last.successes().keys():
+            continue
         how = "greedy" if first.temperature == 0 else f"sampled T={first.temperature:g}"
         difference = paired_difference(first.successes(), last.successes())
         screen.note(

@@ -1,0 +1,1 @@
+"""Credit: from rewards to an advantage per step. Pure functions of the step table."""

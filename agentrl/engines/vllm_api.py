@@ -72,7 +72,8 @@ def server_command(options: ServerOptions, port: int) -> list[str]:
     if options.kv_cache_bytes is not None:
         command += ["--kv-cache-memory-bytes", str(options.kv_cache_bytes)]
     if options.device == "cpu":
-        command.append("--enforce-eager")
+        # Whole blocks are reused from step to step: of the default 128, up to 127 tokens were computed anew each time.
+        command += ["--enforce-eager", "--block-size", "32"]
     else:
         command += ["--gpu-memory-utilization", str(options.gpu_memory)]
     return command

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from agentrl.errors import InfrastructureFault
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 10.0
+EXCEPTION = re.compile(r"\b\w+(Error|Exception): .*")
 NOISE = ("nanobind", "- leaked", "- ... skipped", "resource_tracker", "warnings.warn")
 
 
@@ -123,15 +125,17 @@ def reap(label: Path, grace: float = 5.0) -> bool:
 
 
 def last_lines(log: Path, count: int = 15) -> str:
-    """The last lines of a log that say something, errors first where the tail holds any."""
+    """The last lines of a log that say something: named exceptions, else other errors, else whatever there is."""
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             tail = deque((line.rstrip() for line in lines), maxlen=400)
     except OSError as error:
         return f"(cannot be read: {error})"
     telling = [line for line in tail if line and not any(noise in line for noise in NOISE)]
-    errors = [line for line in telling if "ERROR" in line or "Error:" in line or "rror: " in line]
-    return "\n".join(f"  {line}" for line in (errors or telling)[-count:]) or "  (empty)"
+    # One line each: every process of the server repeats the same traceback.
+    named = list({match.group(): line for line in telling if (match := EXCEPTION.search(line))}.values())
+    errors = [line for line in telling if "ERROR" in line or "rror: " in line]
+    return "\n".join(f"  {line}" for line in (named or errors or telling)[-count:]) or "  (empty)"
 
 
 def free_port() -> int:

@@ -54,8 +54,9 @@ class PublishReport:
     bytes: int
     write_seconds: float
     swap_seconds: float
-    "How long sampling stood still."
+    "How long sampling stood still: load, pack, compare the tensors, forget the prefix cache."
     verify_seconds: float
+    "The probe; requests in flight compute their prompts anew beside it."
     mismatch: float
     "Mean |engine - learner| log-probability over the probe, in nats."
 
@@ -139,10 +140,17 @@ class VllmPublisher:
 
     async def verify(self, weights: PublishedWeights) -> float:
         """Mean |difference| of the probe. Raises `InfrastructureFault` where the server computes with anything else."""
-        api = self._engine.api
-        label = await api.version()
-        if label != str(weights.version):
-            raise InfrastructureFault(f"the server calls its weights version {label}, not {weights.version}.")
+        await self._check_tensors(self._engine.api, weights)
+        return await self._check_probe(self._engine.api, weights)
+
+    async def close(self) -> None:
+        """Removes the files; a restart of the server can then no longer bring the weights back."""
+        self._engine.on_restart = None
+        self._last = None
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _check_tensors(self, api: VllmApi, weights: PublishedWeights) -> None:
         shown = await api.call_worker("agentrl_fingerprints", [str(weights.path), weights.version])
         if shown["unmapped"]:
             raise InfrastructureFault(
@@ -151,6 +159,11 @@ class VllmPublisher:
             )
         _compare("the server does not hold the published", weights.held, shown["held"])
         _compare("the server does not compute with the published", weights.computed, shown["computed"])
+
+    async def _check_probe(self, api: VllmApi, weights: PublishedWeights) -> float:
+        label = await api.version()
+        if label != str(weights.version):
+            raise InfrastructureFault(f"the server calls its weights version {label}, not {weights.version}.")
         scores = await api.score(self._tokens(), first=True)
         mismatch = float(np.abs(scores - weights.probe_logprobs)[1:].mean())
         if not mismatch <= self._tolerance:
@@ -162,13 +175,6 @@ class VllmPublisher:
                 "two sides compute differently: compare dtype, attention and position settings."
             )
         return mismatch
-
-    async def close(self) -> None:
-        """Removes the files; a restart of the server can then no longer bring the weights back."""
-        self._engine.on_restart = None
-        self._last = None
-        for folder in self._folders:
-            await asyncio.to_thread(shutil.rmtree, folder, True)
 
     async def _restore(self) -> None:
         if self._last is not None:
@@ -184,13 +190,15 @@ class VllmPublisher:
                     f"{', '.join(answer['missing'][:5])}."
                 )
             await api.call_worker("agentrl_pack")
+            # While sampling is held: nothing is sampled from tensors that did not arrive, and no request is in the way.
+            await self._check_tensors(api, weights)
 
         async with self._lock:
             started = time.perf_counter()
             await self._engine.swap(weights.version, load)
             swapped = time.perf_counter()
             try:
-                mismatch = await self.verify(weights)
+                mismatch = await self._check_probe(self._engine.api, weights)
             finally:
                 await self._engine.hold_if_paused()
             self.report = PublishReport(

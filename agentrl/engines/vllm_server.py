@@ -35,9 +35,9 @@ RESTART_WINDOW_SECONDS = 600.0
 class VllmEngine:
     """Implements `protocols.Engine` with a vLLM server as its child.
 
-    `dtype` "auto" is bfloat16 where the hardware has it, else float32. `kv_cache_bytes` None leaves the cache to vLLM (on a GPU what the share `gpu_memory` allows). A server that dies is
-    restarted, at most `max_restarts` times in ten minutes; `on_restart` is awaited before it serves again and brings
-    the published weights back.
+    `dtype` "auto" is bfloat16 where the hardware has it, else float32. `kv_cache_bytes` None leaves the cache to vLLM
+    (on a GPU what the share `gpu_memory` allows). A server that dies is restarted, at most `max_restarts` times in ten
+    minutes; `on_restart` is awaited before it serves again and brings the published weights back.
     """
 
     trainable = True

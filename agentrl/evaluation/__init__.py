@@ -1,0 +1,1 @@
+"""Held-out tasks: playing them, and what their numbers can say."""

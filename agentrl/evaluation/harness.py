@@ -77,6 +77,11 @@ class Evaluation:
     def faults(self) -> int:
         return sum(not attempt.scored for attempt in self.attempts)
 
+    def answers(self, tasks: Sequence[Task], attempts: int) -> bool:
+        """Whether these tasks, and no others, were played so often."""
+        asked = {(task.id, number) for task in tasks for number in range(attempts)}
+        return asked == {(attempt.task, attempt.number) for attempt in self.attempts}
+
     def save(self, path: Path) -> None:
         """Written aside and renamed, so that a reader never sees half of it."""
         try:

@@ -58,7 +58,8 @@ def wilson(successes: int, attempts: int, *, confidence: float = 0.95) -> Interv
     spread = 1 + z * z / attempts
     middle = (share + z * z / (2 * attempts)) / spread
     half = z * math.sqrt(share * (1 - share) / attempts + z * z / (4 * attempts**2)) / spread
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), attempts)
+    # At 0 and at 1 rounding would put the bound a hair on the wrong side of the share.
+    return Interval(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)), attempts)
 
 
 def score_interval(

@@ -6,6 +6,7 @@ the name of its parameter; nothing here asks which engine or method it is.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -57,6 +58,8 @@ class LiveRun:
     folder: RunFolder
     measure: Callable[[int], Any]
     "Evaluate the published weights at every temperature; takes the policy version, gives one Evaluation each."
+    measured: Callable[[int], list[Evaluation]]
+    "The evaluations of a policy version that were made before."
     resumed: bool
 
 
@@ -64,15 +67,18 @@ class LiveRun:
 async def open_run(config: Config, host: Host, folder: RunFolder, screen: Screen) -> AsyncIterator[LiveRun]:
     """Build everything, go on from the ledger's head if there is one, and close everything on the way out."""
     check_parts(config, host)
-    folder.claim(config)
+    folder.check(config)
+    factory = environment_factory(config, host)
+    held_out(config, factory)
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(folder.path))
-        factory = environment_factory(config, host)
+        folder.claim(config)
         policy = await _policy(config, host, factory, folder, screen)
         head = ledger.head()
         if head is not None:
             policy.learner.load(folder.path / head.checkpoint)
         version = policy.learner.version
+        folder.forget_evaluations_after(version)
         engine, publisher = await _engine(config, host, policy, folder, stack)
         rollout = await stack.enter_async_context(_rollout(config, host, factory, engine, policy.renderer))
         sampler = _create(
@@ -112,7 +118,8 @@ async def open_run(config: Config, host: Host, folder: RunFolder, screen: Screen
         stack.callback(run.close)
         plain = config.model_dump(mode="json")
         host.events.agentrl_run_started(run=RunInfo(config.name, folder.path, plain, version))
-        yield LiveRun(run, folder, measure, resumed=head is not None or bool(state.groups))
+        measured = partial(_measured, config, folder)
+        yield LiveRun(run, folder, measure, measured, resumed=head is not None or bool(state.groups))
 
 
 def environment_factory(config: Config, host: Host) -> Callable[[], Environment]:
@@ -140,8 +147,9 @@ async def warm_up(config: Config, host: Host, folder: RunFolder, screen: Screen)
     if config.warm_start is None:
         raise ConfigError(f"the recipe {config.name!r} has no [warm_start]; say how many demonstrations to learn from.")
     check_parts(config, host)
-    folder.claim(config)
+    folder.check(config)
     with Ledger(folder.path):
+        folder.claim(config)
         return await _starting_weights(config, host, environment_factory(config, host), folder, _device(config), screen)
 
 
@@ -198,14 +206,27 @@ async def _starting_weights(
     renderer = _renderer(config, host, base)
     context = _create(host, config.rollout.context, "context_policies")
     shown = await demonstrate(factory, renderer, context, count=config.warm_start.demonstrations, seed=config.seed)
-    _fine_tune(config, base, shown, folder, device, screen)
+    stop = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_fine_tune, config, base, shown, folder, device, screen, stop))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([work])
+        raise
     return folder.warm_model
 
 
 def _fine_tune(
-    config: Config, base: Path, shown: Demonstrations, folder: RunFolder, device: str, screen: Screen
+    config: Config,
+    base: Path,
+    shown: Demonstrations,
+    folder: RunFolder,
+    device: str,
+    screen: Screen,
+    stop: threading.Event,
 ) -> None:
-    """The warm start; its weights are renamed into place when they are complete."""
+    """The warm start; its weights are renamed into place when they are complete. `stop` ends it after an update."""
     from agentrl.training.learner import LearnerSettings, TorchLearner
     from agentrl.training.sft import NegativeLogprob, SftSettings, fine_tune
 
@@ -219,7 +240,12 @@ def _fine_tune(
     )
     model = load_model(base, dtype="float32", device=device)
     learner = TorchLearner(model, NegativeLogprob(), settings=settings, source=base)
-    report = fine_tune(learner, shown.trajectories, SftSettings(warm.epochs, warm.batch, config.seed))
+
+    def go_on(update: int, updates: int, loss: float) -> None:
+        if stop.is_set():
+            raise TrainingError(f"the warm start was stopped after update {update} of {updates}; it begins anew.")
+
+    report = fine_tune(learner, shown.trajectories, SftSettings(warm.epochs, warm.batch, config.seed), go_on)
     aside = folder.warm_model.parent / "learner"
     learner.save(aside)
     told = describe(shown, report.losses, report.seconds)
@@ -392,18 +418,24 @@ async def _measure(
 ) -> list[Evaluation]:
     """One evaluation per temperature; what lies on the disk already is not played again."""
     tasks = held_out(config, factory)
+    known = {evaluation.temperature: evaluation for evaluation in _measured(config, folder, update)}
     found = []
     for temperature in config.evaluation.temperatures if tasks else ():
         path = folder.evaluation(update, temperature)
-        if path.exists():
-            found.append(Evaluation.load(path))
-            continue
         attempts = config.evaluation.attempts if temperature > 0 else 1
+        if temperature in known and known[temperature].answers(tasks, attempts):
+            found.append(known[temperature])
+            continue
         async with _rollout(config, host, factory, engine, renderer, temperature) as rollout:
             result = await evaluate(rollout, tasks, attempts=attempts, temperature=temperature, update=update)
         result.save(path)
         found.append(result)
     return found
+
+
+def _measured(config: Config, folder: RunFolder, update: int) -> list[Evaluation]:
+    paths = [folder.evaluation(update, temperature) for temperature in config.evaluation.temperatures]
+    return [Evaluation.load(path) for path in paths if path.exists()]
 
 
 def held_out(config: Config, factory: Callable[[], Environment]) -> list[Task]:

@@ -15,6 +15,10 @@ FREE = {"training.batches", "training.checkpoint_every", "training.keep_checkpoi
 "Keys that a continued run may change; whole sections: evaluation, report."
 
 
+OURS = {"config.partial", "ledger.lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "payloads.bin"}
+"What a run that was killed in its first moments leaves beside no recipe."
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     path: Path
@@ -46,22 +50,34 @@ class RunFolder:
     def evaluation(self, update: int, temperature: float) -> Path:
         return self.path / "evaluations" / f"update-{update:06d}-temperature-{temperature:g}.json"
 
-    def claim(self, config: Config) -> None:
-        """Begin in an empty folder, or go on with the same recipe. Raises `ConfigError` with the keys that differ."""
-        text = dump_toml(config)
+    def forget_evaluations_after(self, update: int) -> None:
+        """Evaluations of weights that a kill has lost; the run will come to other ones."""
+        for path in (self.path / "evaluations").glob("update-*.json"):
+            if int(path.name.split("-")[1]) > update:
+                path.unlink()
+
+    def check(self, config: Config) -> None:
+        """Whether the run may begin here, or go on. Raises `ConfigError` with the keys that differ; writes nothing."""
         if self.recipe.exists():
-            differing = _differing(tomllib.loads(self.recipe.read_text()), tomllib.loads(text))
+            try:
+                begun = tomllib.loads(self.recipe.read_text())
+            except (OSError, ValueError) as error:
+                raise StoreError(f"{self.recipe} cannot be read: {error}. Begin in a new folder.") from error
+            differing = _differing(begun, tomllib.loads(dump_toml(config)))
             if differing:
                 raise ConfigError(
                     f"{self.path} was begun with another recipe: {'; '.join(differing)}. Give the run another name "
                     "(name=...) or --run-folder, or delete the folder to begin anew."
                 )
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and (not self.path.is_dir() or any(p.name not in OURS for p in self.path.iterdir())):
             raise ConfigError(f"{self.path} is not empty and is no run of agentrl; choose another --run-folder.")
+
+    def claim(self, config: Config) -> None:
+        """Write the resolved recipe. For who holds the ledger's lock: another process may be running here."""
+        self.check(config)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             aside = self.recipe.with_suffix(".partial")
-            aside.write_text(text)
+            aside.write_text(dump_toml(config))
             aside.replace(self.recipe)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error}.") from error

@@ -89,15 +89,21 @@ class TrainingRun:
         self._began = time.monotonic()
         self._first = batch
         self._published = -1
+        self._told = batch
+        self._torn = False
         self._dead_trackers: set[int] = set()
 
     async def publish(self) -> int:
         began = time.monotonic()
+        version = await self._bring()
+        self._now = _Moment(version=version, seconds={"publish": time.monotonic() - began})
+        return version
+
+    async def _bring(self) -> int:
         version = self._parts.learner.version
         if version != self._published:
             await self._parts.publisher.publish(version, self._parts.learner.named_tensors())
             self._published = version
-        self._now = _Moment(version=version, seconds={"publish": time.monotonic() - began})
         return version
 
     async def collect(self, version: int) -> Sequence[Group]:
@@ -113,12 +119,23 @@ class TrainingRun:
     async def update(self, batch: TrainingBatch) -> None:
         began = time.monotonic()
         self._parts.events.agentrl_before_update(batch=batch)
-        self._now.report = await asyncio.to_thread(self._parts.learner.update, batch)
-        self._parts.events.agentrl_after_update(report=self._now.report)
-        self._now.seconds["train"] = time.monotonic() - began
+        try:
+            self._now.report = await asyncio.to_thread(self._parts.learner.update, batch)
+        except BaseException:
+            self._torn = self._parts.learner.version != self._now.version
+            raise
         self.batch += 1
+        self._now.seconds["train"] = time.monotonic() - began
+        self._parts.events.agentrl_after_update(report=self._now.report)
 
     async def report(self) -> None:
+        measured: dict[str, float] = {}
+        if self._evaluates():
+            await self._bring()
+            measured = await self._parts.evaluate(self._parts.learner.version)
+        self._tell(measured)
+
+    def _tell(self, measured: dict[str, float]) -> None:
         now = self._now
         assert now.batch is not None and now.report is not None
         statistics = self._parts.collector.take_statistics()
@@ -127,17 +144,20 @@ class TrainingRun:
         self.history.append(report)
         metrics = report.metrics() | {f"update_{name}": value for name, value in now.report.metrics.items()}
         metrics |= shape_metrics(now.groups, statistics.episodes, statistics.dropped)
-        if self._evaluates():
-            await self.publish()
-            metrics |= await self._parts.evaluate(self._parts.learner.version)
+        metrics |= measured
+        self._told = self.batch
         self._parts.metrics.write(self.batch, metrics)
         self._track(self._parts.learner.version, metrics)
         self._parts.panel.show(report)
 
     async def save(self, *, final: bool = False) -> None:
         due = self.batch % self._plan.checkpoint_every == 0 or final
-        if not due or self.batch == self._saved:
+        # Where an update stopped half-way, its weights hold a part of a batch that will be trained on again.
+        if not due or self.batch == self._saved or self._torn:
             return
+        if self._told < self.batch:
+            # Cancelled between an update and its report: the batch counts, so it has its line.
+            self._tell({})
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
         await asyncio.to_thread(self._parts.learner.save, folder)
         checkpoint = str(folder.relative_to(self.folder))

@@ -5,6 +5,7 @@ Demonstrations come from training tasks only, by the environment's own demonstra
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +46,8 @@ async def demonstrate(
             found.append(
                 await play(environment, renderer, task, actions, context=context, id=f"demonstration-{number:06d}")
             )
+            # A world that never waits would keep a Ctrl-C waiting.
+            await asyncio.sleep(0)
     finally:
         await environment.close()
     kept = tuple(t for t in found if t.status.trains and t.steps)

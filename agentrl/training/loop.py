@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Run(Protocol):
-    """What the loop needs of a run; `agentrl.training.run` is the real one."""
+    """What the loop needs of a run; `agentrl.runs.run` is the real one."""
 
     batch: int
     "Batches behind the weights in hand: 0 at the start, what the checkpoint says after a resume."

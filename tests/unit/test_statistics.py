@@ -14,6 +14,9 @@ def test_wilson_agrees_with_the_textbook() -> None:
     assert (got.low, got.high) == pytest.approx((0.1812, 0.5671), abs=1e-4)
     assert wilson(0, 50).low == 0.0
     assert wilson(0, 50).high == pytest.approx(0.0713, abs=1e-4)
+    for attempts in range(1, 400):
+        for got in (wilson(0, attempts), wilson(attempts, attempts)):
+            assert 0 <= got.low <= got.value <= got.high <= 1
 
 
 def test_interval_of_clustered_attempts_covers_the_truth() -> None:

@@ -206,6 +206,8 @@ def test_the_last_lines_are_those_that_say_something(tmp_path: Path) -> None:
     assert last_lines(log) == "  start"
     log.write_text("one\nERROR two\nthree\n")
     assert last_lines(log) == "  ERROR two"
+    log.write_text("(a) ERROR File x\n(a) RuntimeError: no room\n(b) ERROR File y\n(b) RuntimeError: no room\nbye\n")
+    assert last_lines(log) == "  (b) RuntimeError: no room"
     assert "cannot be read" in last_lines(tmp_path / "absent")
 
 

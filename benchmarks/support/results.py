@@ -43,7 +43,9 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that the script works, measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that the script works, measures nothing"
+    )
     parser.add_argument("--out", type=Path, help="where to write the result as JSON")
     return parser
 

@@ -1,0 +1,90 @@
+"""TRL's half of `trl_comparison.py`: GRPOTrainer, one update for every line that arrives on standard input.
+
+Runs in a process of its own whose PYTHONPATH begins with the folder that holds TRL. Answers are lines of JSON behind
+`ANSWER`, since the libraries print lines of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from support.one_call import ALPHA, LEARNING_RATE, NEW_TOKENS, PROMPTS, RANK, SAMPLES, likeness
+
+ANSWER = "@trl "
+
+
+def main(job_path: str) -> None:
+    import torch
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    job = json.loads(Path(job_path).read_text())
+    torch.set_num_threads(job["threads"])
+    clock: dict[str, Any] = {}
+
+    def paid(prompts: list[str], completions: list[str], target: list[str], **rest: Any) -> list[float]:
+        found = [likeness(text, word) for text, word in zip(completions, target, strict=True)]
+        clock["tokens"] = sum(len(ids) for ids in rest["completion_ids"])
+        clock["rollout"] = time.perf_counter()
+        return found
+
+    class Turns(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            sys.stdin.readline()
+            clock["began"] = time.perf_counter()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            now = time.perf_counter()
+            told = {
+                "seconds": now - clock["began"],
+                "rollout": clock["rollout"] - clock["began"],
+                "learning": now - clock["rollout"],
+                "tokens": clock["tokens"],
+            }
+            print(ANSWER + json.dumps(told), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16),
+            processing_class=AutoTokenizer.from_pretrained(job["model"]),
+            reward_funcs=paid,
+            args=GRPOConfig(
+                output_dir=folder,
+                use_cpu=True,
+                bf16=True,
+                # On by default; it would cost TRL a second forward pass that this model does not need.
+                gradient_checkpointing=False,
+                per_device_train_batch_size=PROMPTS * SAMPLES,
+                num_generations=SAMPLES,
+                max_completion_length=NEW_TOKENS,
+                max_steps=job["updates"],
+                learning_rate=LEARNING_RATE,
+                lr_scheduler_type="constant",
+                temperature=1.0,
+                beta=0.0,
+                shuffle_dataset=False,
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+                logging_steps=10**6,
+            ),
+            # With a fingerprint of its own: to compute one, dill pickles pyarrow, and fails where it lies outside of the
+            # interpreter's own folders.
+            train_dataset=Dataset(InMemoryTable.from_pylist(job["rows"]), fingerprint="rows"),
+            peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[Turns()],
+        )
+        print(ANSWER + json.dumps({"ready": True}), flush=True)
+        trainer.train()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
