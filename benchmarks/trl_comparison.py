@@ -8,10 +8,10 @@ TRL is not a dependency of this project: the first command puts it into a folder
 transformers that are installed here. Without `--trl` only ours is measured.
 
 The work is one tool call: 6 prompts, 8 samples each, at most 26 new tokens, LoRA of rank 16 on all linear layers,
-bfloat16, GRPO with AdamW. Both sides get the same prompt ids and the same reward. TRL runs in a process of its own and
-waits for a word before every update, so that the sides take turns; the first update of each is not counted. Ours holds
-all that a run does: publish, episodes with their ledger, credit, update. With `--vllm` a further side samples on our
-vLLM server.
+GRPO with AdamW, in bfloat16 where the processor computes in it and in float32 elsewhere (`--dtype`). Both sides get
+the same prompt ids and the same reward. TRL runs in a process of its own and waits for a word before every update, so
+that the sides take turns; the first update of each is not counted. Ours holds all that a run does: publish, episodes
+with their ledger, credit, update. With `--vllm` a further side samples on our vLLM server.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from support.one_call import (
     wanted,
 )
 from support.results import Verdict, finish, middle, options
+from support.subjects import native_dtype
 from support.trl_side import ANSWER
 
 from agentrl import models
@@ -115,10 +116,10 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours(name: str, model: Path, *, vllm: bool) -> AsyncIterator[Ours]:
+async def ours(name: str, model: Path, dtype: str, *, vllm: bool) -> AsyncIterator[Ours]:
     """A side of ours, with an engine in process or with a server."""
     learner = TorchLearner(
-        models.load_model(model, dtype="bfloat16"),
+        models.load_model(model, dtype=dtype),
         grpo().objective(),
         settings=LearnerSettings(learning_rate=LEARNING_RATE, micro_batch_tokens=4096, lora=LoraSettings(RANK, ALPHA)),
         source=model,
@@ -128,7 +129,9 @@ async def ours(name: str, model: Path, *, vllm: bool) -> AsyncIterator[Ours]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         engine: Engine
         if vllm:
-            engine = VllmEngine(model, log_folder=folder, max_context=MAX_CONTEXT, max_sequences=PROMPTS * SAMPLES)
+            engine = VllmEngine(
+                model, log_folder=folder, dtype=dtype, max_context=MAX_CONTEXT, max_sequences=PROMPTS * SAMPLES
+            )
         else:
             engine = TransformersEngine(learner.model, max_context=MAX_CONTEXT, max_batch=PROMPTS * SAMPLES)
         stack.push_async_callback(engine.close)
@@ -155,11 +158,11 @@ async def ours(name: str, model: Path, *, vllm: bool) -> AsyncIterator[Ours]:
 class Theirs:
     """TRL in its own process."""
 
-    def __init__(self, trl: Path, model: Path, folder: Path, *, updates: int, threads: int) -> None:
+    def __init__(self, trl: Path, model: Path, folder: Path, dtype: str, *, updates: int, threads: int) -> None:
         self.side = Side("TRL GRPOTrainer")
         job = folder / "job.json"
         rows = prompts(make_renderer(models.load_tokenizer(model)), PROMPTS * updates)
-        told = {"model": str(model), "rows": rows, "updates": updates, "threads": threads}
+        told = {"model": str(model), "dtype": dtype, "rows": rows, "updates": updates, "threads": threads}
         job.write_text(json.dumps(told))
         paths = [str(trl), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         self.log = (folder / "trl.log").open("w+")
@@ -219,9 +222,9 @@ def prompts(renderer: Renderer, number: int) -> list[dict[str, str]]:
 async def measure(chosen: argparse.Namespace, theirs: Theirs | None, repeats: int) -> list[Side]:
     model = models.resolve(chosen.model)
     async with AsyncExitStack() as stack:
-        mine = [await stack.enter_async_context(ours("ours, transformers", model, vllm=False))]
+        mine = [await stack.enter_async_context(ours("ours, transformers", model, chosen.dtype, vllm=False))]
         if chosen.vllm:
-            mine.append(await stack.enter_async_context(ours("ours, vLLM server", model, vllm=True)))
+            mine.append(await stack.enter_async_context(ours("ours, vLLM server", model, chosen.dtype, vllm=True)))
         if theirs is not None:
             await asyncio.to_thread(theirs.wait_until_ready)
         for repeat in range(repeats + 1):
@@ -237,8 +240,9 @@ def main() -> None:
     parser.add_argument("--trl", type=Path, help="the folder into which TRL was installed; see above")
     parser.add_argument("--vllm", action="store_true", help="measure ours with a vLLM server too")
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, for each side in its turn")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=native_dtype(), help="of both sides")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     before = conditions()
@@ -247,7 +251,7 @@ def main() -> None:
         theirs = None
         if chosen.trl is not None:
             model = models.resolve(chosen.model)
-            theirs = Theirs(chosen.trl, model, Path(folder), updates=repeats + 1, threads=chosen.threads)
+            theirs = Theirs(chosen.trl, model, Path(folder), chosen.dtype, updates=repeats + 1, threads=chosen.threads)
         try:
             sides = asyncio.run(measure(chosen, theirs, repeats))
         finally:

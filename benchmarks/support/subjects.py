@@ -58,7 +58,7 @@ def tool_desk() -> Environment:
         raise SystemExit(
             "the environment tool_desk is not installed; run `make test`, or put environments/tool_desk on PYTHONPATH"
         ) from None
-    return adapt(ToolDesk(level="easy", shaped=True))
+    return adapt(ToolDesk(level="easy", shaped=True, shots=0))
 
 
 async def keydoor_subject(folder: Path, demonstrations: int = 600) -> Subject:
@@ -82,8 +82,16 @@ async def keydoor_subject(folder: Path, demonstrations: int = 600) -> Subject:
 def tool_desk_subject(model: str = "smollm2-135m") -> Subject:
     """A pretrained model with the limits of the recipe `smollm2-tool-desk`."""
     path = models.resolve(model)
-    limits = EpisodeLimits(max_steps=4, max_tokens=48, max_context=768)
-    return Subject(tool_desk, path, make_renderer(models.load_tokenizer(path)), limits)
+    limits = EpisodeLimits(max_tokens=16, max_context=320)
+    return Subject(tool_desk, path, make_renderer(models.load_tokenizer(path), "chatml+plain"), limits)
+
+
+def native_dtype() -> str:
+    """bfloat16 where the processor computes in it; elsewhere it is emulated, some ten times slower than float32."""
+    import torch
+
+    native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if native else "float32"
 
 
 async def play_groups(subject: Subject, rollout: RolloutEngine, tasks: Sequence[Task], size: int) -> list[Group]:

@@ -38,7 +38,8 @@ def main(job_path: str) -> None:
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            sys.stdin.readline()
+            if not sys.stdin.readline():
+                raise SystemExit("the other side has ended")
             clock["began"] = time.perf_counter()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -53,13 +54,13 @@ def main(job_path: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.bfloat16),
+            model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"])),
             processing_class=AutoTokenizer.from_pretrained(job["model"]),
             reward_funcs=paid,
             args=GRPOConfig(
                 output_dir=folder,
                 use_cpu=True,
-                bf16=True,
+                bf16=job["dtype"] == "bfloat16",
                 # On by default; it would cost TRL a second forward pass that this model does not need.
                 gradient_checkpointing=False,
                 per_device_train_batch_size=PROMPTS * SAMPLES,
@@ -76,7 +77,7 @@ def main(job_path: str) -> None:
                 disable_tqdm=True,
                 logging_steps=10**6,
             ),
-            # With a fingerprint of its own: to compute one, dill pickles pyarrow, and fails where it lies outside of the
+            # With a fingerprint given: to compute one, dill pickles pyarrow, and fails where it lies outside of the
             # interpreter's own folders.
             train_dataset=Dataset(InMemoryTable.from_pylist(job["rows"]), fingerprint="rows"),
             peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),

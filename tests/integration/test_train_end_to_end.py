@@ -161,7 +161,10 @@ def test_the_quickstart_world_trains_with_a_window_of_the_last_steps(tmp_path):
     played = list(read_trajectories(bench.run_folder / "payloads.bin"))
     longest = max(played, key=lambda t: len(t.steps))
     assert len(longest.steps) > 3
-    assert all(step.context is None for step in longest.steps)
+    rewritten = [step.context is None for step in longest.steps]
+    # Two steps fit the window; from the third decision on the prompt is written anew.
+    assert rewritten == [True, False, False, *[True] * (len(rewritten) - 3)]
+    assert longest.forks == sum(rewritten[1:])
     assert [line["batch"] for line in read_metrics(bench.run_folder / "metrics.jsonl")] == [1, 2]
 
 
