@@ -14,6 +14,7 @@ from agentrl.types import (
     JSON,
     Action,
     Completion,
+    Finish,
     Floats,
     Group,
     Message,
@@ -141,6 +142,34 @@ class Engine(Protocol):
 
     def publisher(self, learner: LearnerSide) -> WeightPublisher:
         """How the learner's weights come here. Raises `TrainingError` where the engine cannot be trained."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as a server counted them; 0 where it does not count."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """One answer of a chat API."""
+
+    action: Action
+    finish: Finish
+    usage: Usage
+
+
+class ChatEngine(Protocol):
+    """Who answers messages with an action, where no tokens are to be had: for evaluation only."""
+
+    max_context: int
+    "Prompt and answer together, in tokens."
+
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams) -> ChatReply:
+        """One answer; a malformed call is `Action.error`. Raises `InfrastructureFault` where the server fails."""
         ...
 
 

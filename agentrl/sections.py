@@ -141,7 +141,9 @@ class WarmStart(Section):
     """Supervised training on demonstrations before the first batch."""
 
     demonstrations: Positive = 1000
-    """Episodes played by the environment's demonstrator on training tasks."""
+    """Episodes to learn from, played by the environment's demonstrator on training tasks."""
+    recorded: str | None = None
+    """A run's folder: learn from the successes recorded in it instead of from the demonstrator."""
     epochs: Positive = 1
     """Passes over the demonstrations."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

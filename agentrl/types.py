@@ -200,7 +200,7 @@ class Step:
     context: str | None
     "The step whose tokens its prompt extends; None where the context starts anew or was rewritten."
     prompt: TokenIds
-    "The prompt tokens that this step added after its context's sampled tokens (the whole prompt where context is None)."
+    "The prompt tokens that this step added behind its context (the whole prompt where context is None)."
     tokens: TokenIds
     "What the policy sampled, stop token included."
     logprobs: Floats

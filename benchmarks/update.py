@@ -1,35 +1,47 @@
 """One update on token trees, on packed rows and on padded rows: the same gradients, and what each costs.
 
-    python benchmarks/update.py [--trajectories FILE.npz] [--model FOLDER] [--out results.json]
+    python benchmarks/update.py [--quick] [--out benchmarks/results/update.json]
+    python benchmarks/update.py --batch made_up --hidden 2048 --layers 16 --device cuda
 
-Without `--trajectories` (a batch saved by `agentrl.training.dump.save_batch`) the batch is made up: groups of
-multi-turn episodes whose prompt lengths, turns and sharing are those of the quick start. Without `--model` the model is
-a random Llama of 84k parameters. All three are timed in turns in one process, best of `--repeats`.
+`keydoor`: groups that the quick start's model played, and that model. `tool_desk`: groups that SmolLM2-135M played, and
+its first layers (`--layers`; the whole model takes minutes a pass on two cores). `made_up`: groups whose lengths and
+sharing are those of the quick start, and a random Llama. `--trajectories` takes a batch that
+`agentrl.training.dump.save_batch` wrote. Everything is float32; the three ways take turns in one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import asyncio
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
+from conditions import conditions
+from support.results import Verdict, finish, middle, options
+from support.subjects import Subject, keydoor_subject, play_groups, tool_desk_subject
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from agentrl import models
 from agentrl.batch import Context, TrainingBatch, build_batch
+from agentrl.engines.transformers import TransformersEngine
+from agentrl.errors import ConfigError
+from agentrl.method import grpo
 from agentrl.training.dump import load_batch
 from agentrl.training.logprobs import TreeModel, tree_model
 from agentrl.training.packing import pack
 from agentrl.training.tree import build_tree
 from agentrl.types import Action, Group, Observation, Status, Step, Task, Trajectory
+
+GRADIENT_GAP = 1e-5
+IN_PROPORTION = 0.8
+"Speed-up over the share of tokens saved: the output head runs on the sampled tokens, which no way can save."
 
 Pass = Callable[[TreeModel, TrainingBatch, int], Iterator[tuple[Tensor, Tensor, int]]]
 """Yields per micro-batch the columns, their log-probabilities and the tokens computed."""
@@ -38,31 +50,35 @@ Pass = Callable[[TreeModel, TrainingBatch, int], Iterator[tuple[Tensor, Tensor, 
 @dataclass(frozen=True)
 class Result:
     name: str
-    seconds: float
+    seconds: list[float]
+    "Of every round but the first."
     tokens: int
+    "Computed, padding included."
     worst_gradient_gap: float
     "Largest absolute difference to token trees, over the largest absolute gradient."
 
-
-def main() -> None:
-    options = _options()
-    batch = load_batch(options.trajectories) if options.trajectories else made_up_batch(options)
-    if not batch.has_signal:
-        advantage = np.random.default_rng(0).normal(size=len(batch.columns)).astype(np.float32)
-        scale = np.full(len(batch.columns), 1 / len(batch.columns), np.float32)
-        batch = replace(batch, advantage=advantage, scale=scale)
-    model = _model(options)
-    subject = tree_model(model)
-    results = compare(subject, batch, options.micro_batch_tokens, options.repeats)
-    report(results, subject, batch, options)
+    def slower(self, other: Result) -> float:
+        """How many times the other's time this takes: the median over the rounds."""
+        found: float = middle([a / b for a, b in zip(self.seconds, other.seconds, strict=True)])["median"]
+        return found
 
 
-def compare(subject: TreeModel, batch: TrainingBatch, budget: int, repeats: int) -> list[Result]:
+@dataclass(frozen=True)
+class Case:
+    """A batch, and the model that computes it."""
+
+    name: str
+    batch: TrainingBatch
+    model: TreeModel
+
+
+def compare(case: Case, budget: int, repeats: int) -> list[Result]:
+    subject, batch = case.model, case.batch
     passes: dict[str, Pass] = {"token trees": on_trees, "packed rows": on_packed_rows, "padded rows": on_padded_rows}
-    seconds = {name: float("inf") for name in passes}
+    seconds: dict[str, list[float]] = {name: [] for name in passes}
     tokens: dict[str, int] = {}
     gradients: dict[str, list[Tensor]] = {}
-    for _ in range(repeats + 1):  # the first round warms up; its times can only lose
+    for _ in range(repeats + 1):
         for name, run in passes.items():
             subject.model.zero_grad(set_to_none=True)
             _wait(subject)
@@ -73,7 +89,7 @@ def compare(subject: TreeModel, batch: TrainingBatch, budget: int, repeats: int)
                 (-weight * logprobs).sum().backward()
                 tokens[name] += computed
             _wait(subject)
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
+            seconds[name].append(time.perf_counter() - started)
             gradients[name] = [p.grad.clone() for p in subject.model.parameters() if p.grad is not None]
     trees = gradients["token trees"]
     largest = max(float(g.abs().max()) for g in trees)
@@ -81,7 +97,7 @@ def compare(subject: TreeModel, batch: TrainingBatch, budget: int, repeats: int)
     def gap(name: str) -> float:
         return max(float((a - b).abs().max()) for a, b in zip(trees, gradients[name], strict=True)) / largest
 
-    return [Result(name, seconds[name], tokens[name], gap(name)) for name in passes]
+    return [Result(name, seconds[name][1:], tokens[name], gap(name)) for name in passes]
 
 
 def on_trees(subject: TreeModel, batch: TrainingBatch, budget: int) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -127,21 +143,32 @@ def on_padded_rows(subject: TreeModel, batch: TrainingBatch, budget: int) -> Ite
         yield torch.from_numpy(np.concatenate(column)), chosen, ids.size
 
 
-def made_up_batch(options: argparse.Namespace) -> TrainingBatch:
+async def played(subject: Subject, groups: int, size: int) -> TrainingBatch:
+    """The groups that the subject's model plays, with GRPO's credit."""
+    engine = TransformersEngine(models.load_model(subject.model_path), max_context=subject.limits.max_context)
+    await engine.start()
+    try:
+        async with subject.rollout(engine, groups * size) as rollout:
+            return grpo().batch(await play_groups(subject, rollout, subject.tasks(groups), size))
+    finally:
+        await engine.close()
+
+
+def made_up_batch(chosen: argparse.Namespace) -> TrainingBatch:
     """A prompt of `--prompt` tokens (10 of them the same everywhere), then turns of 7 shown and `--answer` sampled."""
     rng = np.random.default_rng(0)
     system = rng.integers(0, 50, 10)
     found = []
-    for g in range(options.groups):
+    for g in range(chosen.groups):
         task = Task(f"g{g}", "made_up")
-        first = np.concatenate([system, rng.integers(0, 50, options.prompt - 10)]).astype(np.int32)
+        first = np.concatenate([system, rng.integers(0, 50, chosen.prompt - 10)]).astype(np.int32)
         trajectories = []
-        for m in range(options.members):
+        for m in range(chosen.members):
             steps: list[Step] = []
-            for index in range(int(rng.integers(-(-options.turns // 2), options.turns + 1))):
+            for index in range(int(rng.integers(-(-chosen.turns // 2), chosen.turns + 1))):
                 # Few answers and deterministic worlds: the first turns of a group often coincide.
                 answer = int(50 + rng.integers(0, 4 if index < 3 else 10))
-                sampled = np.full(options.answer, answer, np.int32)
+                sampled = np.full(chosen.answer, answer, np.int32)
                 shown = first if index == 0 else (np.arange(7) * 7 + answer * index + g).astype(np.int32) % 50
                 before = steps[-1].id if steps else None
                 logprobs, versions = np.full(len(sampled), -1, np.float32), np.zeros(len(sampled), np.int32)
@@ -164,38 +191,38 @@ def made_up_batch(options: argparse.Namespace) -> TrainingBatch:
     return build_batch(found)
 
 
-def report(results: list[Result], subject: TreeModel, batch: TrainingBatch, options: argparse.Namespace) -> None:
-    trees = results[0]
-    print(f"{'':14}{'seconds':>9}{'tokens':>9}{'time ratio':>12}{'token ratio':>13}{'gradient gap':>14}")
+def report(case: Case, results: Sequence[Result]) -> tuple[dict[str, Any], list[Verdict]]:
+    trees, _, padded = results
+    subject, batch = case.model, case.batch
+    print(f"{case.name:14}{'seconds':>9}{'tokens':>9}{'time ratio':>12}{'token ratio':>13}{'gradient gap':>14}")
+    rows = {}
     for r in results:
-        ratio, work = r.seconds / trees.seconds, r.tokens / trees.tokens
-        print(f"{r.name:14}{r.seconds:9.3f}{r.tokens:9d}{ratio:12.2f}{work:13.2f}{r.worst_gradient_gap:14.1e}")
-    conditions = {
+        slower, more = r.slower(trees), r.tokens / trees.tokens
+        times = middle(r.seconds)
+        print(f"{r.name:14}{times['median']:9.3f}{r.tokens:9d}{slower:12.2f}{more:13.2f}{r.worst_gradient_gap:14.1e}")
+        rows[r.name] = {
+            "seconds": times,
+            "tokens": r.tokens,
+            "time_ratio": slower,
+            "token_ratio": more,
+            "gradient_gap": r.worst_gradient_gap,
+        }
+    told = {
+        "rows": rows,
         "parameters": sum(p.numel() for p in subject.model.parameters()),
         "trajectories": batch.table.trajectories,
         "contexts": len(batch.contexts),
         "sampled_tokens": len(batch.columns),
-        **{name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()},
         "kernel": subject.kernel,
         "dtype": str(subject.dtype),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if subject.device.type == "cuda" else platform.processor() or "cpu",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
     }
-    if options.out:
-        rows = [
-            {
-                "name": r.name,
-                "seconds": r.seconds,
-                "tokens": r.tokens,
-                "time_ratio": r.seconds / trees.seconds,
-                "gradient_gap": r.worst_gradient_gap,
-            }
-            for r in results
-        ]
-        options.out.write_text(json.dumps({"conditions": conditions, "results": rows}, indent=1) + "\n")
+    gap = max(r.worst_gradient_gap for r in results)
+    saved = padded.slower(trees) / (padded.tokens / trees.tokens)
+    return told, [
+        Verdict(f"{case.name}: gradients apart by", gap, "at most", GRADIENT_GAP),
+        Verdict(f"{case.name}: speed-up over padded rows per token saved", saved, "at least", IN_PROPORTION),
+    ]
 
 
 def _chunks(batch: TrainingBatch, fits: Callable[[list[_Row], _Row], bool]) -> Iterator[list[_Row]]:
@@ -214,23 +241,59 @@ class _Row(Context):
         return len(self.tokens)
 
 
-def _model(options: argparse.Namespace) -> Any:
-    if options.model is not None:
-        model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
+def cases(chosen: argparse.Namespace, folder: Path) -> Iterator[Case]:
+    groups, size = (2, 4) if chosen.quick else (chosen.groups, chosen.members)
+    if chosen.trajectories is not None:
+        yield Case(chosen.trajectories.stem, _with_signal(load_batch(chosen.trajectories)), _model(chosen, None))
+        return
+    for name in chosen.batch:
+        if name == "made_up":
+            yield Case(name, _with_signal(made_up_batch(chosen)), _model(chosen, None))
+        elif name == "keydoor":
+            subject = asyncio.run(keydoor_subject(folder, demonstrations=64 if chosen.quick else 600))
+            batch = asyncio.run(played(subject, groups, size))
+            yield Case(name, _with_signal(batch), _model(chosen, subject.model_path))
+        else:
+            try:
+                subject = tool_desk_subject()
+            except ConfigError as error:
+                print(f"tool_desk is left out: {error}")
+                continue
+            batch = asyncio.run(played(subject, max(groups // 4, 1), size))
+            layers = 2 if chosen.quick else chosen.layers
+            yield Case(name, _with_signal(batch), _model(chosen, subject.model_path, layers))
+
+
+def _with_signal(batch: TrainingBatch) -> TrainingBatch:
+    """Random advantages where there are none, so that there is a gradient to compare."""
+    if batch.has_signal:
+        return batch
+    advantage = np.random.default_rng(0).normal(size=len(batch.columns)).astype(np.float32)
+    return replace(batch, advantage=advantage, scale=np.full(len(batch.columns), 1 / len(batch.columns), np.float32))
+
+
+def _model(chosen: argparse.Namespace, path: Path | None, layers: int | None = None) -> TreeModel:
+    """The model at `--model` or `path`, cut after its first layers where a number is given; else a random Llama."""
+    path = chosen.model or path
+    if path is not None:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        if layers is not None and layers < len(model.model.layers):
+            model.model.layers = model.model.layers[:layers]
+            model.config.num_hidden_layers = layers
     else:
         torch.manual_seed(0)
         config = LlamaConfig(
             vocab_size=64,
-            hidden_size=options.hidden,
-            intermediate_size=2 * options.hidden,
-            num_hidden_layers=options.layers,
-            num_attention_heads=options.hidden // 32,
-            num_key_value_heads=options.hidden // 32,
+            hidden_size=chosen.hidden,
+            intermediate_size=2 * chosen.hidden,
+            num_hidden_layers=chosen.layers,
+            num_attention_heads=chosen.hidden // 32,
+            num_key_value_heads=chosen.hidden // 32,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
         )
         model = LlamaForCausalLM(config)
-    return model.eval().to(options.device)
+    return tree_model(model.eval().to(chosen.device))
 
 
 def _wait(subject: TreeModel) -> None:
@@ -238,21 +301,37 @@ def _wait(subject: TreeModel) -> None:
         torch.cuda.synchronize()
 
 
+def main() -> None:
+    chosen = _options()
+    torch.set_num_threads(chosen.threads)
+    before = conditions()
+    measured, verdicts = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for case in cases(chosen, Path(folder)):
+            results = compare(case, chosen.micro_batch_tokens, 1 if chosen.quick else chosen.repeats)
+            measured[case.name], found = report(case, results)
+            verdicts += found
+    finish(chosen, before, measured, verdicts)
+
+
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = options(__doc__)
+    names = ("keydoor", "tool_desk", "made_up")
+    parser.add_argument("--batch", nargs="+", choices=names, default=["keydoor", "tool_desk"])
     parser.add_argument("--trajectories", type=Path, help="a batch written by agentrl.training.dump.save_batch")
-    parser.add_argument("--model", type=Path, help="a folder that from_pretrained loads")
+    parser.add_argument("--model", type=Path, help="a folder that from_pretrained loads, in place of the batch's own")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--groups", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--groups", type=int, default=8, help="of keydoor; tool_desk gets a quarter")
     parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--prompt", type=int, default=17, help="tokens before the first answer")
-    parser.add_argument("--turns", type=int, default=13, help="at most so many answers a trajectory")
-    parser.add_argument("--answer", type=int, default=3, help="sampled tokens an answer")
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=8, help="of SmolLM2, and of the made-up model")
     parser.add_argument("--micro-batch-tokens", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--repeats", type=int, default=2)
+    shape = parser.add_argument_group("made_up")
+    shape.add_argument("--prompt", type=int, default=17, help="tokens before the first answer")
+    shape.add_argument("--turns", type=int, default=13, help="at most so many answers a trajectory")
+    shape.add_argument("--answer", type=int, default=3, help="sampled tokens an answer")
+    shape.add_argument("--hidden", type=int, default=64)
     return parser.parse_args()
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agentrl.cli.panel import Progress, open_progress
+from agentrl.cli.panel import open_progress
 from agentrl.config import load_config
 from agentrl.errors import MissingDependencyError
 from agentrl.evaluation.harness import Evaluation
 from agentrl.evaluation.statistics import paired_difference
-from agentrl.plugins import Host, load_host
+from agentrl.plugins import load_host
+from agentrl.runs.blueprint import Blueprint, Screen
 from agentrl.runs.curve import save_curve
 from agentrl.runs.folder import RunFolder
 from agentrl.sections import Config
@@ -24,79 +26,74 @@ T = TypeVar("T")
 
 def train(recipe: str, overrides: Sequence[str], dry_run: bool, folder: Path | None, plugins: Sequence[str]) -> None:
     """Train by a recipe; the same command continues a run that was killed."""
-    config, host, place = _prepared(recipe, overrides, folder, plugins)
-    if dry_run:
-        from agentrl.runs.forecast import forecast
+    with _blueprint(recipe, overrides, folder, plugins) as blueprint:
+        if dry_run:
+            from agentrl.runs.forecast import forecast
 
-        print(forecast(config, host, place), flush=True)
-        return
-    _run(_train(config, host, place))
+            blueprint.screen.note(forecast(blueprint))
+        else:
+            _run(_train(blueprint))
 
 
 def sft(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
     """The warm start of a recipe by itself."""
-    from agentrl.runs.assembly import warm_up
+    from agentrl.runs.policy import warm_up
 
-    config, host, place = _prepared(recipe, overrides, folder, plugins)
-    screen = open_progress(config.name)
-    try:
-        weights = _run(warm_up(config, host, place, screen))
-    finally:
-        screen.close()
-    print(f"saved    {weights}", flush=True)
+    with _blueprint(recipe, overrides, folder, plugins) as blueprint:
+        blueprint.screen.note(f"saved    {_run(warm_up(blueprint))}")
 
 
 def evaluate(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
-    """Success of a run's newest weights on the recipe's held-out tasks."""
-    config, host, place = _prepared(recipe, overrides, folder, plugins)
-    _run(_evaluate(config, host, place))
+    """Success of a run's newest weights, or of a model behind an API, on the recipe's held-out tasks."""
+    with _blueprint(recipe, overrides, folder, plugins) as blueprint:
+        _run(_evaluate(blueprint))
 
 
-async def _train(config: Config, host: Host, folder: RunFolder) -> None:
+async def _train(blueprint: Blueprint) -> None:
     from agentrl.runs.assembly import open_run
     from agentrl.training.loop import train as train_loop
 
-    screen = open_progress(config.name)
+    screen, folder = blueprint.screen, blueprint.folder
     try:
-        async with open_run(config, host, folder, screen) as live:
+        async with open_run(blueprint) as live:
             done, wanted = live.run.batch, live.run.batches
             if done >= wanted:
                 screen.note(f"complete {folder.path} has its {done} batches; training.batches=N goes on from there")
             elif live.resumed:
                 screen.note(f"resume   {folder.path} goes on at batch {done} of {wanted}")
-            screen.note(_introduction(config, folder))
+            screen.note(_introduction(blueprint.config, folder))
             # The weights of the start are gone once a batch is trained: then only what was measured counts.
-            before = live.measured(0) if done else await live.measure(await live.run.publish())
+            before = live.measure.known(0) if done else await live.measure(await live.run.publish())
             _tell(screen, "before", before)
             await train_loop(live.run)
             after = await live.measure(await live.run.publish())
             _tell(screen, "after", after)
             _compare(screen, before, after)
-            _save_curve(config, folder, screen)
+            _save_curve(blueprint.config, folder, screen)
     except asyncio.CancelledError:
         screen.note(f"stopped  everything is saved in {folder.path}; the same command goes on from there")
         raise
-    finally:
-        screen.close()
 
 
-async def _evaluate(config: Config, host: Host, folder: RunFolder) -> None:
+async def _evaluate(blueprint: Blueprint) -> None:
     from agentrl.runs.assembly import open_run
 
-    screen = open_progress(config.name)
-    try:
-        async with open_run(config, host, folder, screen) as live:
-            _tell(screen, "score", await live.measure(await live.run.publish()))
-    finally:
-        screen.close()
+    async with open_run(blueprint) as live:
+        _tell(blueprint.screen, "score", await live.measure(await live.run.publish()))
 
 
-def _prepared(
+@contextmanager
+def _blueprint(
     recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]
-) -> tuple[Config, Host, RunFolder]:
+) -> Iterator[Blueprint]:
+    """The recipe with its plugins, its folder and a screen that is closed at the end."""
     config = load_config(recipe, overrides)
     host = load_host([*config.plugins, *plugins])
-    return config, host, RunFolder(folder or Path("runs") / config.name)
+    screen = open_progress(config.name)
+    try:
+        yield Blueprint(config, host, RunFolder(folder or Path("runs") / config.name), screen)
+    finally:
+        screen.close()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -129,7 +126,7 @@ def _introduction(config: Config, folder: RunFolder) -> str:
     )
 
 
-def _tell(screen: Progress, when: str, evaluations: Sequence[Evaluation]) -> None:
+def _tell(screen: Screen, when: str, evaluations: Sequence[Evaluation]) -> None:
     for evaluation in evaluations:
         how = "greedy" if evaluation.temperature == 0 else f"sampled T={evaluation.temperature:g}"
         validity = evaluation.call_validity()
@@ -145,7 +142,7 @@ def _tell(screen: Progress, when: str, evaluations: Sequence[Evaluation]) -> Non
         screen.note(f"{when:<8} {how:<13} {' · '.join(told)}")
 
 
-def _compare(screen: Progress, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
+def _compare(screen: Screen, before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
     known = {evaluation.temperature: evaluation for evaluation in before}
     for last in after:
         first = known.get(last.temperature)
@@ -159,7 +156,7 @@ def _compare(screen: Progress, before: Sequence[Evaluation], after: Sequence[Eva
         )
 
 
-def _save_curve(config: Config, folder: RunFolder, screen: Progress) -> None:
+def _save_curve(config: Config, folder: RunFolder, screen: Screen) -> None:
     evaluations = [Evaluation.load(path) for path in sorted((folder.path / "evaluations").glob("*.json"))]
     try:
         save_curve(folder.curve, f"{config.name}: {config.method.name}", read_metrics(folder.metrics), evaluations)

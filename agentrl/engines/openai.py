@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
 
 from agentrl.engines.http import EXCERPT, LOOPBACK, HttpClient
 from agentrl.errors import ConfigError, InfrastructureFault, TrainingError
-from agentrl.protocols import EngineHealth, GenerateRequest
+from agentrl.protocols import ChatReply, EngineHealth, GenerateRequest, Usage
 from agentrl.types import (
     JSON,
     Action,
@@ -33,31 +32,6 @@ from agentrl.types import (
 
 # Overloaded or restarting: the same request may well succeed a moment later.
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens, as the server counted them."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """One answer of a chat API."""
-
-    action: Action
-    finish: Finish
-    usage: Usage
-
-
-class ChatEngine(Protocol):
-    """Who answers messages with an action, where no tokens are to be had."""
-
-    async def chat(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams
-    ) -> ChatReply: ...
 
 
 class OpenAIEngine:

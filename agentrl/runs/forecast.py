@@ -12,9 +12,7 @@ from pathlib import Path
 
 from agentrl.config import check_parts
 from agentrl.models import resolve
-from agentrl.plugins import Host
-from agentrl.runs.assembly import environment_factory, held_out
-from agentrl.runs.folder import RunFolder
+from agentrl.runs.blueprint import Blueprint
 from agentrl.sections import Config
 
 GIB = 1 << 30
@@ -33,11 +31,11 @@ class Shape:
     intermediate: int
 
 
-def forecast(config: Config, host: Host, folder: RunFolder) -> str:
+def forecast(blueprint: Blueprint) -> str:
     """Lines for `--dry-run`. Raises `ConfigError` where the recipe cannot run as written."""
-    check_parts(config, host)
-    factory = environment_factory(config, host)
-    tasks = held_out(config, factory)
+    config, folder = blueprint.config, blueprint.folder
+    check_parts(config, blueprint.host)
+    tasks = blueprint.held_out()
     rollout, training = config.rollout, config.training
     shape = model_shape(config)
     need = memory(config, shape)

@@ -10,11 +10,13 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from agentrl.errors import ConfigError
 from agentrl.protocols import ContextPolicy, Environment, Renderer
 from agentrl.rollout.demonstrate import play
+from agentrl.store.records import read_trajectories
 from agentrl.types import Action, Message, Status, Task, ToolSpec, Trajectory
 
 VOCABULARY_EPISODES = 400
@@ -52,6 +54,22 @@ async def demonstrate(
         await environment.close()
     kept = tuple(t for t in found if t.status.trains and t.steps)
     return Demonstrations(kept, len(found) - len(kept))
+
+
+def recorded(source: Path, count: int) -> Demonstrations:
+    """The first `count` successes of a run's payloads: what an agent did before is what is imitated.
+
+    `source` is a run's folder or its payload file; its tokens must be of the same tokenizer. Raises `ConfigError`
+    where there is no success in it.
+    """
+    path = source / "payloads.bin" if source.is_dir() else source
+    if not path.is_file():
+        raise ConfigError(f"warm_start.recorded names {source}, and there are no payloads; name a run's folder.")
+    played = [trajectory for trajectory in read_trajectories(path) if trajectory.status.trains and trajectory.steps]
+    won = tuple(islice((trajectory for trajectory in played if trajectory.success), count))
+    if not won:
+        raise ConfigError(f"none of the {len(played)} episodes recorded in {path} succeeded; nothing can be learned.")
+    return Demonstrations(won, 0)
 
 
 async def vocabulary(factory: Callable[[], Environment], *, seed: int) -> list[str]:

@@ -240,7 +240,7 @@ from agentrl import hookimpl
 from agentrl.errors import InfrastructureFault
 
 
-def dying(model, max_context: int = 96, answers: int = 40):
+def dying(model, max_context: int = 96, answers: int = 24):
     from agentrl.engines.transformers import TransformersEngine
 
     class Dying(TransformersEngine):
@@ -272,7 +272,7 @@ def test_an_engine_that_dies_stops_the_run_and_a_living_one_goes_on(tmp_path):
     recorded = {t.id: t for t in read_trajectories(bench.run_folder / "payloads.bin")}
     assert any(t.status.value == "infrastructure_error" for t in recorded.values())
     refused(bench.run(*words, "engine.answers=100000"), "was begun with another recipe: engine.answers was None")
-    (bench.folder / "dying.py").write_text(DYING.replace("answers: int = 40", "answers: int = 100000"))
+    (bench.folder / "dying.py").write_text(DYING.replace("answers: int = 24", "answers: int = 100000"))
     healed = bench.run(*words)
     assert healed.code == 0, healed.err
     assert len(rows(bench.run_folder, "SELECT id FROM trajectories WHERE state = 'trained'")) == 16

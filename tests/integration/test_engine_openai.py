@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from json_server import Answer, Call, serve
 
-from agentrl.engines.openai import OpenAIEngine, Usage, chat_messages
+from agentrl.engines.openai import OpenAIEngine, chat_messages
 from agentrl.errors import ConfigError, InfrastructureFault, TrainingError
-from agentrl.protocols import Engine, GenerateRequest
+from agentrl.protocols import Engine, GenerateRequest, Usage
 from agentrl.types import Finish, Message, SamplingParams, ToolCall, ToolSpec, token_ids
 
 SAMPLING = SamplingParams(64, temperature=0.7, seed=5)

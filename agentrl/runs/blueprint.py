@@ -1,0 +1,71 @@
+"""What a run is built from: the recipe, the plugins, the folder, the screen; and how parts are made of them.
+
+What a factory needs of the run (a model, a folder, a lock) it takes by the name of its parameter; nothing here asks
+which engine or method it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Protocol
+
+from agentrl.environment import adapt
+from agentrl.errors import ConfigError
+from agentrl.plugins import Host
+from agentrl.protocols import ContextPolicy, Environment
+from agentrl.runs.folder import RunFolder
+from agentrl.sections import Config, Part
+from agentrl.training.report import ProgressReport
+from agentrl.types import Task
+
+NOTHING: Mapping[str, Any] = {}
+
+
+class Screen(Protocol):
+    """Where a run says how it goes."""
+
+    def show(self, report: ProgressReport) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    config: Config
+    host: Host
+    folder: RunFolder
+    screen: Screen
+
+    def part(self, kind: str, part: Part, place: str, given: Mapping[str, Any] = NOTHING) -> Any:
+        """Build what the recipe names at `place`."""
+        return self.host.create(kind, part.name, part.options, given=given, where=place)
+
+    def environment(self) -> Environment:
+        """A fresh environment; cheap until it is reset."""
+        return adapt(self.part("environments", self.config.environment, "[environment]"))
+
+    def context(self) -> ContextPolicy:
+        policy: ContextPolicy = self.part("context_policies", self.config.rollout.context, "[rollout] context")
+        return policy
+
+    def held_out(self) -> list[Task]:
+        """The recipe's evaluation tasks: the first of the split, the same in every run."""
+        split, count = self.config.evaluation.split, self.config.evaluation.tasks
+        tasks = [replace(task, split=split) for task in islice(self.environment().tasks(split), count)]
+        if count and not tasks:
+            raise ConfigError(
+                f"the environment has no tasks in its split {split!r}; set evaluation.split or tasks = 0."
+            )
+        return tasks
+
+    def device(self) -> str:
+        """Where the learner computes; also sets torch's threads as the recipe says."""
+        import torch
+
+        if self.config.training.threads:
+            torch.set_num_threads(self.config.training.threads)
+        if self.config.model.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return self.config.model.device
