@@ -77,7 +77,12 @@ async def _train(blueprint: Blueprint) -> None:
 
 async def _evaluate(blueprint: Blueprint) -> None:
     from agentrl.runs.assembly import open_run
+    from agentrl.runs.chat import open_chat, speaks_only
 
+    if speaks_only(blueprint):
+        async with open_chat(blueprint) as measure:
+            _tell(blueprint.screen, "score", await measure(0))
+        return
     async with open_run(blueprint) as live:
         _tell(blueprint.screen, "score", await live.measure(await live.run.publish()))
 
@@ -129,6 +134,10 @@ def _introduction(config: Config, folder: RunFolder) -> str:
 def _tell(screen: Screen, when: str, evaluations: Sequence[Evaluation]) -> None:
     for evaluation in evaluations:
         how = "greedy" if evaluation.temperature == 0 else f"sampled T={evaluation.temperature:g}"
+        if not evaluation.successes():
+            first = next((attempt.error for attempt in evaluation.attempts), "")
+            screen.note(f"{when:<8} {how:<13} nothing to score: all {evaluation.faults()} attempts failed. {first}")
+            continue
         validity = evaluation.call_validity()
         told = [
             f"success {evaluation.success().percent()}",

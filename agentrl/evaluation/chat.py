@@ -231,7 +231,8 @@ class _Episode:
     async def _advance(self, shown: Observation) -> Observation:
         """One step: a decision of the model and what came back."""
         context = self._extend(shown)
-        if self._counted + self._limits.max_tokens > self._rollout.max_context:
+        # What is shown now is not counted yet, and it is at least one token.
+        if self._counted + self._limits.max_tokens >= self._rollout.max_context:
             self._end(Status.TRUNCATED, truncated=True)
             return shown
         started, began, index = time.time(), time.monotonic(), len(self.steps)

@@ -98,7 +98,7 @@ class Evaluation:
             fields = json.loads(path.read_text())
             attempts = tuple(Attempt(**attempt) for attempt in fields.pop("attempts"))
             return Evaluation(attempts=attempts, **fields)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StoreError(f"{path} is not an evaluation: {error}. Delete it to evaluate anew.") from error
 
 

@@ -35,7 +35,8 @@ def save_curve(path: Path, title: str, metrics: Sequence[dict[str, Any]], evalua
         label="95 % interval, by task",
     )
     for temperature, marker in zip(sorted({e.temperature for e in evaluations}, reverse=True), "osD^", strict=False):
-        shown = sorted((e for e in evaluations if e.temperature == temperature), key=lambda e: e.update)
+        of_it = [e for e in evaluations if e.temperature == temperature and e.successes()]
+        shown = sorted(of_it, key=lambda e: e.update)
         scores = [e.success() for e in shown]
         axes.errorbar(
             [e.update for e in shown],

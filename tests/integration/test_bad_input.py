@@ -282,3 +282,21 @@ def test_an_engine_that_gives_no_tokens_is_refused_before_anything_is_trained(tm
     bench = make_bench(tmp_path / "bench")
     ended = bench.train('engine={name = "openai", base_url = "http://127.0.0.1:9/v1", model = "m"}', *QUICK)
     refused(ended, "nothing can be trained on what it samples", code=1)
+
+
+def test_an_evaluation_of_which_everything_failed_says_so_and_does_not_pass_for_zero(tmp_path, talker):
+    """The held-out worlds are broken, the others are not: the run trains, and tells no success it did not see."""
+    broken = world(
+        (
+            "        dice = random.Random(",
+            "        assert task.split == 'train', 'no lamps here'\n        dice = random.Random(",
+        )
+    )
+    bench = make_bench(tmp_path / "bench", trained_from(talker), broken)
+    ended = bench.train("training.batches=1", "evaluation.tasks=3")
+    assert ended.code == 0, ended.err
+    assert re.search(r"before   greedy +nothing to score: all 3 attempts failed\. .*no lamps here", ended.out), (
+        ended.out
+    )
+    assert "success 0.0% [" not in ended.out and "paired" not in ended.out
+    assert "batch 1/1" in ended.out

@@ -4,6 +4,7 @@ import pytest
 
 from agentrl.config import load_config
 from agentrl.plugins import load_host
+from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import RunFolder
 from agentrl.runs.forecast import forecast, memory, model_shape
 from agentrl.tiny import make_tiny
@@ -35,6 +36,14 @@ def recipe(tmp_path, model, *overrides):
     path = tmp_path / "recipe.toml"
     path.write_text(f'[environment]\nname = "lamps"\n[model]\n{model}\n')
     return load_config(path, overrides)
+
+
+class Silent:
+    def show(self, report):
+        raise AssertionError("a forecast trains nothing")
+
+    def note(self, text):
+        raise AssertionError("a forecast returns its lines")
 
 
 @pytest.fixture
@@ -71,7 +80,7 @@ def test_memory_follows_what_it_depends_on(tmp_path):
 def test_the_forecast_says_what_would_run_and_writes_nothing(tmp_path, host):
     folder = RunFolder(tmp_path / "run")
     config = recipe(tmp_path, 'name = "tiny"', "training.batches=3", "training.minibatches=2", "evaluation.tasks=9")
-    said = forecast(config, host, folder)
+    said = forecast(Blueprint(config, host, folder, Silent()))
     assert "would train  lamps with grpo on the engine transformers" in said
     assert "episodes     192 (3 batches x 8 tasks x 8), 6 updates" in said
     # The split has five.
@@ -80,11 +89,10 @@ def test_the_forecast_says_what_would_run_and_writes_nothing(tmp_path, host):
     assert not folder.path.exists()
     folder.path.mkdir()
     folder.claim(config)
-    assert "(exists: the run would go on)" in forecast(config, host, folder)
+    assert "(exists: the run would go on)" in forecast(Blueprint(config, host, folder, Silent()))
 
 
 def test_what_does_not_fit_is_said_with_what_to_lower(tmp_path, host):
     config = recipe(tmp_path, 'name = "tiny"', "rollout.concurrency=10000000")
-    assert "does NOT fit: lower micro_batch_tokens, concurrency or max_context" in forecast(
-        config, host, RunFolder(tmp_path / "run")
-    )
+    said = forecast(Blueprint(config, host, RunFolder(tmp_path / "run"), Silent()))
+    assert "does NOT fit: lower micro_batch_tokens, concurrency or max_context" in said

@@ -77,7 +77,7 @@ async def test_it_comes_back_equal_and_leaves_nothing_beside(tmp_path):
 def test_a_torn_file_says_so_and_what_to_do(tmp_path, text):
     path = tmp_path / "one.json"
     path.write_text(text)
-    with pytest.raises(StoreError, match="is not an evaluation: .* Delete it to evaluate anew"):
+    with pytest.raises(StoreError, match=r"is not an evaluation: .* Delete it to evaluate anew"):
         Evaluation.load(path)
 
 

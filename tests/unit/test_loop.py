@@ -139,6 +139,7 @@ class Everything:
     def __init__(self):
         self.published, self.heads, self.shown, self.events = [], [], [], []
         self.evaluating, self.stuck = asyncio.Event(), False
+        self.never = asyncio.Event()
 
     async def publish(self, version, tensors):
         self.published.append(version)
@@ -160,8 +161,8 @@ class Everything:
 
     async def evaluate(self, version):
         self.evaluating.set()
-        while self.stuck:
-            await asyncio.sleep(3600)
+        if self.stuck:
+            await self.never.wait()
         return {"held_out_success_0": 0.25}
 
     def __getattr__(self, name):
