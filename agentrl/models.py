@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +27,7 @@ from agentrl.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from agentrl.tiny import make_tiny
+from agentrl.tiny import make_tiny, quiet
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +126,7 @@ def load_model(
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype):
         raise ConfigError(f"there is no dtype {dtype!r}; use float32, bfloat16 or float16.")
-    with _quiet(transformers):
+    with quiet(transformers):
         model = transformers.AutoModelForCausalLM.from_pretrained(
             str(path), dtype=found, attn_implementation=attention, trust_remote_code=False
         )
@@ -208,7 +206,7 @@ def _convert(transformers: Any, source: Source, gguf: Path, target: Path) -> Non
     import torch
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with _quiet(transformers):
+    with quiet(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             **where, quantization_config=transformers.GgufConfig(dequantize=True), dtype=torch.float32
@@ -276,16 +274,3 @@ def _transformers(*others: str) -> Any:
         raise MissingDependencyError(
             f"{problem}; models need the extra `train`: pip install 'agentrl-framework[train]'"
         ) from None
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the progress bars of transformers, which would tear the live panel."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,29 @@ def word_tokenizer(texts: Iterable[str], context: int) -> Any:
     )
 
 
+@contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """Without the progress bars of transformers, which would tear the live panel."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _save_aside(folder: Path, model: Any, tokenizer: Any) -> None:
+    import transformers
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            model.save_pretrained(aside)
-            tokenizer.save_pretrained(aside)
+            with quiet(transformers):
+                model.save_pretrained(aside)
+                tokenizer.save_pretrained(aside)
             aside.chmod(0o755)
             aside.rename(folder)
         finally:

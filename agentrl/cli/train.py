@@ -76,8 +76,8 @@ async def _train(blueprint: Blueprint) -> None:
 
 
 async def _evaluate(blueprint: Blueprint) -> None:
-    from agentrl.runs.assembly import open_run
-    from agentrl.runs.chat import open_chat, speaks_only
+    from agentrl.runs.assembly import open_run, speaks_only
+    from agentrl.runs.chat import open_chat
 
     if speaks_only(blueprint):
         async with open_chat(blueprint) as measure:

@@ -7,6 +7,7 @@ names the URL, the status and the beginning of the body. Cancelling a call close
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,9 @@ import stamina
 
 from agentrl.errors import ConfigError, InfrastructureFault
 from agentrl.types import JSON
+
+# Retries are told by the fault that is left in the end; stamina would write a line for each.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 EXCERPT = 500
 CONNECT_SECONDS = 10.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +47,11 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     """Build everything, go on from the ledger's head if there is one, and close everything on the way out."""
     config, host, folder = blueprint.config, blueprint.host, blueprint.folder
     check_parts(config, host)
+    if speaks_only(blueprint):
+        raise TrainingError(
+            f"the engine {config.engine.name!r} returns no token ids and no log-probabilities, so nothing can be "
+            "trained on what it samples. Use 'transformers' or 'vllm'; it can be evaluated with `agentrl eval`."
+        )
     folder.check(config)
     blueprint.held_out()
     async with AsyncExitStack() as stack:
@@ -97,6 +103,11 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         yield LiveRun(run, measure, resumed=head is not None or bool(state.groups))
 
 
+def speaks_only(blueprint: Blueprint) -> bool:
+    """Whether the recipe's engine answers messages and gives no tokens, so that it can be evaluated, not trained."""
+    return not getattr(blueprint.host.factory("engines", blueprint.config.engine.name), "trainable", True)
+
+
 def training_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer) -> RolloutEngine:
     config, host = blueprint.config, blueprint.host
     terms = [RewardTerm(r.name, blueprint.part("reward_models", r, "[[rewards]]"), r.weight) for r in config.rewards]
@@ -140,16 +151,12 @@ async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -
         "max_sequences": config.rollout.concurrency,
         "version": policy.learner.version,
     }
-    if config.engine.name == "transformers":
+    wanted = inspect.signature(blueprint.host.factory("engines", config.engine.name)).parameters
+    if "model" in wanted and "model" not in config.engine.options:
         given["model"] = policy.learner.model
         if config.rollout.max_staleness:
             given["model"] = load_model(policy.model_path, dtype="float32", device=policy.device)
     engine: Engine = blueprint.part("engines", config.engine, "[engine]", given)
-    if not engine.trainable:
-        raise TrainingError(
-            f"the engine {config.engine.name!r} returns no token ids and no log-probabilities, so nothing can be "
-            "trained on what it samples. Use 'transformers' or 'vllm'; it can be evaluated with `agentrl eval`."
-        )
     stack.push_async_callback(engine.close)
     await engine.start()
     publisher = engine.publisher(LearnerSide(policy.learner.model, policy.learner.score, blueprint.folder.path))

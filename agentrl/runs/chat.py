@@ -16,11 +16,6 @@ from agentrl.runs.folder import RunFolder
 from agentrl.runs.measure import Measure
 
 
-def speaks_only(blueprint: Blueprint) -> bool:
-    """Whether the recipe's engine answers messages and gives no tokens, so that it can be evaluated, not trained."""
-    return not getattr(blueprint.host.factory("engines", blueprint.config.engine.name), "trainable", True)
-
-
 @asynccontextmanager
 async def open_chat(blueprint: Blueprint) -> AsyncIterator[Measure]:
     """Results lie in the run's folder under `api/`, apart for every server and model."""

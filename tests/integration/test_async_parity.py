@@ -134,13 +134,14 @@ def test_an_asynchronous_run_ends_within_its_bound(tmp_path, bound, minibatches)
     """With episodes that last unevenly, so that some groups come late."""
     uneven = LAMPS.replace(
         "        self.given.append(color)\n",
-        "        self.given.append(color)\n        await asyncio.sleep(0.02 * (len(color) % 3))\n",
+        "        self.given.append(color)\n        await asyncio.sleep(0.003 * (len(color) % 3))\n",
     )
     uneven = uneven.replace("    def switch(", "    async def switch(").replace(
         "import random\n", "import asyncio\nimport random\n"
     )
     bench = make_bench(tmp_path / "bench", RECIPE, uneven)
     ended = bench.train(
+        "warm_start.demonstrations=100",
         f"rollout.max_staleness={bound}",
         f"training.minibatches={minibatches}",
         "training.batches=8",

@@ -15,7 +15,7 @@ from agentrl.training.metrics import read_metrics
 pytestmark = pytest.mark.slow
 
 QUICK = ("evaluation.tasks=0", "training.batches=2")
-NO_WARM_START = RECIPE.replace("[warm_start]\ndemonstrations = 400\nbatch = 8\nlearning_rate = 1e-2\n", "")
+NO_WARM_START = RECIPE.replace("[warm_start]\ndemonstrations = 200\nbatch = 8\nlearning_rate = 1e-2\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,13 @@ def agentrl_engines():
 def test_an_engine_that_dies_stops_the_run_and_a_living_one_goes_on(tmp_path):
     bench = make_bench(tmp_path / "bench")
     (bench.folder / "dying.py").write_text(DYING)
-    words = [*bench.words('engine.name="dying"', *QUICK), "rollout.environments=8", "--plugin", "dying.py"]
+    words = [
+        *bench.words('engine.name="dying"', *QUICK),
+        "rollout.environments=8",
+        "rollout.retries=1",
+        "--plugin",
+        "dying.py",
+    ]
     ended = bench.run(*words)
     refused(ended, "the engine is dead: connection refused", "attempts at an episode failed", code=1)
     recorded = {t.id: t for t in read_trajectories(bench.run_folder / "payloads.bin")}

@@ -99,7 +99,7 @@ hidden = 32
 layers = 1
 heads = 1
 [warm_start]
-demonstrations = 400
+demonstrations = 200
 batch = 8
 learning_rate = 1e-2
 [rollout]
