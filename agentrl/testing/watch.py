@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
-from agentrl.blame import frames_of, own_place
+from agentrl.blame import codes_of, own_place
 
 _TICK = 0.02
 "Seconds between two looks."
@@ -73,7 +74,7 @@ class LoopWatch:
         ticks, spent, beat = 0, 0.0, -1.0
         while not self._stop.wait(_TICK):
             frame = sys._current_frames().get(ident)
-            seen = own_place(self._owner, frames_of(frame)) if frame is not None and self._armed else None
+            seen = self._within(frame) if self._armed else None
             if seen is None or beat != self._beat:
                 ticks, spent, beat = 0, _processor_seconds(ident), self._beat
             if seen is None:
@@ -83,6 +84,21 @@ class LoopWatch:
             sure = ticks >= _SEEN_TICKS or _processor_seconds(ident) - spent >= _SEEN_SECONDS
             if held > self._limit and sure and (self.worst is None or held > self.worst.seconds):
                 self.worst = Block(held, seen)
+
+    def _within(self, frame: FrameType | None) -> str | None:
+        """The author's innermost line; None where no method of `owner` runs.
+
+        What called the method is left out: a test may stand in the author's own file.
+        """
+        called: list[FrameType] = []
+        while frame is not None:
+            called.insert(0, frame)
+            frame = frame.f_back
+        codes = set(codes_of(self._owner))
+        first = next((place for place, call in enumerate(called) if call.f_code in codes), None)
+        if first is None:
+            return None
+        return own_place(self._owner, [(call.f_code.co_filename, call.f_lineno) for call in called[first:]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,12 +86,24 @@ def tool_desk_subject(model: str = "smollm2-135m") -> Subject:
     return Subject(tool_desk, path, make_renderer(models.load_tokenizer(path), "chatml+plain"), limits)
 
 
-def native_dtype() -> str:
-    """bfloat16 where the processor computes in it; elsewhere it is emulated, some ten times slower than float32."""
-    import torch
+def shrunk(model: Path, folder: Path) -> Path:
+    """A random model of two thin layers with the tokenizer of `model`: the same script in seconds, for `--quick`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bfloat16" if native else "float32"
+    config = AutoConfig.from_pretrained(model)
+    config.update(
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 32,
+        }
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    models.load_tokenizer(model).save_pretrained(folder)
+    return folder
 
 
 async def play_groups(subject: Subject, rollout: RolloutEngine, tasks: Sequence[Task], size: int) -> list[Group]:

@@ -40,7 +40,7 @@ def main(job_path: str) -> None:
         def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             if not sys.stdin.readline():
                 raise SystemExit("the other side has ended")
-            clock["began"] = time.perf_counter()
+            clock["began"], clock["cpu"] = time.perf_counter(), time.process_time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             now = time.perf_counter()
@@ -48,6 +48,7 @@ def main(job_path: str) -> None:
                 "seconds": now - clock["began"],
                 "rollout": clock["rollout"] - clock["began"],
                 "learning": now - clock["rollout"],
+                "cpu": time.process_time() - clock["cpu"],
                 "tokens": clock["tokens"],
             }
             print(ANSWER + json.dumps(told), flush=True)

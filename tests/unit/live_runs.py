@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import resource
@@ -183,7 +184,7 @@ class Running:
             if not self._process.is_alive():
                 return False
             assert time.monotonic() < end, f"it never happened:\n{self._out.read_text()}{self._err.read_text()}"
-            time.sleep(0.0005)
+            time.sleep(0.002)
         return self._process.is_alive()
 
     @property
@@ -242,6 +243,8 @@ def _work(folder: str, words: list[str], file_size: int | None) -> None:
     if file_size is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    # A test that waits in vain shows where the process stood.
+    faulthandler.dump_traceback_later(45, file=os.fdopen(os.dup(2), "w"))
     from agentrl.cli.main import run
 
     run(words)
