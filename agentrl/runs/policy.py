@@ -22,6 +22,7 @@ from agentrl.rendering import self_test
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.warm_start import Demonstrations, demonstrate, describe, recorded, vocabulary
 from agentrl.store.ledger import Ledger
+from agentrl.training.memory import release
 from agentrl.types import ToolSpec
 
 
@@ -86,6 +87,7 @@ async def starting_weights(blueprint: Blueprint, device: str) -> Path:
         stop.set()
         await asyncio.wait([work])
         raise
+    release()
     return folder.warm_model
 
 

@@ -9,9 +9,11 @@ import asyncio
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agentrl.batch import TrainingBatch
 from agentrl.method import Method
@@ -24,6 +26,8 @@ from agentrl.training.health import health_lines
 from agentrl.training.metrics import MetricsLog
 from agentrl.training.report import ProgressReport, TimeSplit
 from agentrl.types import Group, Status
+
+T = TypeVar("T")
 
 
 class Panel(Protocol):
@@ -92,6 +96,7 @@ class TrainingRun:
         self._told = batch
         self._torn = False
         self._dead_trackers: set[int] = set()
+        self._thread = ThreadPoolExecutor(1, "learner")
 
     async def publish(self) -> int:
         began = time.monotonic()
@@ -120,7 +125,7 @@ class TrainingRun:
         began = time.monotonic()
         self._parts.events.agentrl_before_update(batch=batch)
         try:
-            self._now.report = await asyncio.to_thread(self._parts.learner.update, batch)
+            self._now.report = await self._in_learner_thread(partial(self._parts.learner.update, batch))
         except BaseException:
             self._torn = self._parts.learner.version != self._now.version
             raise
@@ -159,7 +164,7 @@ class TrainingRun:
             # Cancelled between an update and its report: the batch counts, so it has its line.
             self._tell({})
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
-        await asyncio.to_thread(self._parts.learner.save, folder)
+        await self._in_learner_thread(partial(self._parts.learner.save, folder))
         checkpoint = str(folder.relative_to(self.folder))
         ordinal, sampler = await self._parts.collector.position()
         self._parts.ledger.set_head(self.batch, checkpoint, sampler, ordinal)
@@ -167,7 +172,12 @@ class TrainingRun:
         self._parts.events.agentrl_checkpoint(folder=folder, update=self._parts.learner.version)
         self._forget_old_checkpoints()
 
+    async def _in_learner_thread(self, work: Callable[[], T]) -> T:
+        """Always the same thread: each one would keep memory and a pool of compute threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
     def close(self) -> None:
+        self._thread.shutdown()
         for tracker in self._parts.trackers:
             self._try(tracker, tracker.close)
         self._parts.metrics.close()
