@@ -169,7 +169,7 @@ def test_kill_9_at_random_points_loses_no_task_and_trains_nothing_twice(tmp_path
     while True:
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
             try:
-                process.wait(None if kills >= 8 else 0.4 + dice.random())
+                process.wait(None if kills >= 8 else 0.2 + 0.5 * dice.random())
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
