@@ -90,7 +90,7 @@ class TrainingRun:
         self._parts = parts
         self._now = _Moment()
         self._saved = batch
-        self._began = time.monotonic()
+        self._began: float | None = None
         self._first = batch
         self._published = -1
         self._told = batch
@@ -113,6 +113,8 @@ class TrainingRun:
 
     async def collect(self, version: int) -> Sequence[Group]:
         began = time.monotonic()
+        # The time to the end is told from batches alone: what came before the first one says nothing about it.
+        self._began = began if self._began is None else self._began
         self._now.groups = await self._parts.collector.next_batch(version)
         self._now.seconds["collect"] = time.monotonic() - began
         return self._now.groups
@@ -194,7 +196,7 @@ class TrainingRun:
         dispatched = sum(statistics.episodes.values())
         failed = sum(count for status, count in statistics.episodes.items() if not Status(status).trains)
         done = self.batch - self._first
-        each = (time.monotonic() - self._began) / max(done, 1)
+        each = (time.monotonic() - (self._began or 0.0)) / max(done, 1)
         return Progress(
             batch=self.batch,
             batches=self.batches,
