@@ -23,7 +23,17 @@ from agentrl.sections import Config, Part
 __all__ = ["Config", "Part", "check_parts", "dump_toml", "find_recipe", "load_config", "recipes"]
 
 OFFERED: Mapping[str, tuple[str, ...]] = {
-    "engines": ("model", "model_path", "log_folder"),
+    "engines": (
+        "model",
+        "model_path",
+        "log_folder",
+        "lock",
+        "device",
+        "dtype",
+        "max_context",
+        "max_sequences",
+        "version",
+    ),
     "samplers": ("tasks", "seed"),
     "trackers": ("folder",),
 }
