@@ -81,6 +81,11 @@ class Adapter:
             raise EnvironmentFault(f"{self.name}.step was called without a running episode: call `reset` first.")
         return await self._within(self.step_deadline, "step_deadline", functools.partial(self._step, action))
 
+    async def grade(self) -> StepResult:
+        """End the episode where it stands, graded as at `max_steps`; the reward is what that adds to the last step."""
+        self._ready("grade")
+        return await self._within(self.step_deadline, "step_deadline", self._graded)
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -151,10 +156,8 @@ class Adapter:
         reward = self._finite("step_reward", await self._ask("step_reward"))
         scores: dict[str, float] = {}
         if terminated or truncated:
-            self._over = True
-            final = self._finite("reward", await self._ask("reward"))
-            reward += final
-            scores = self._checked_scores(final, await self._ask("scores"))
+            graded = await self._graded()
+            reward, scores = reward + graded.reward, dict(graded.scores)
         return StepResult(
             observation=await self._observe("state_key", Observation(tuple(messages))),
             reward=reward,
@@ -163,6 +166,11 @@ class Adapter:
             truncated=truncated,
             policy_error=self._cut("; ".join(mistakes)),
         )
+
+    async def _graded(self) -> StepResult:
+        self._over = True
+        final = self._finite("reward", await self._ask("reward"))
+        return StepResult(Observation(()), final, self._checked_scores(final, await self._ask("scores")))
 
     async def _act(self, action: Action) -> tuple[list[Message], list[str], bool]:
         """What comes back, the model's mistakes, and whether it ended the episode by speaking."""

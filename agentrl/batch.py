@@ -7,7 +7,7 @@ Tokens that the policy did not sample appear in `contexts` only, never in a colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,14 @@ class StepTable:
     "Sampled tokens of the step."
     terminated: Bools
     truncated: Bools
+    error: Bools
+    "The step was a policy error."
+    tasks: tuple[str, ...]
+    "Id of the task behind each group."
+    scores: Mapping[str, Doubles]
+    "Named parts of the reward; 0 where a step has no such part."
+    value: Doubles | None = None
+    "A critic's estimate of the return from before the step on, where the method has a critic."
 
     def __len__(self) -> int:
         return len(self.trajectory)
@@ -104,6 +112,37 @@ class TrainingBatch:
         return bool(np.any(self.advantage * self.weight * self.scale))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class UpdateColumns:
+    """What is known of the n tokens of one optimiser update before its gradient is taken: float32 [n], in nats.
+
+    Tokens of one trajectory stand together, in the order in which they were sampled. Statistics over these columns
+    (quantiles, sums, an effective sample size) do not depend on micro-batches.
+    """
+
+    table: StepTable
+    "Of the whole batch; `columns.row` names its rows."
+    columns: TokenColumns
+    "The n tokens only."
+    advantage: Floats
+    weight: Floats
+    logprobs: Floats
+    "Of the weights that the update starts from, at the sampling temperature."
+    proximal_logprobs: Floats
+    entropy: Floats
+    "Of the distribution that each token was drawn from, under the weights that the update starts from."
+    reference_logprobs: Floats | None = None
+    teacher_logprobs: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def trajectory(self) -> Ints:
+        """Trajectory of each token, an id of the table."""
+        return self.table.trajectory[self.columns.row]
+
+
 def build_table(groups: Sequence[Group]) -> StepTable:
     """Rows in the order of `groups`; steps that sampled nothing keep their row (their reward counts)."""
     anchors: dict[str, int] = {}
@@ -114,6 +153,8 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         for trajectory in group.trajectories:
             rows.extend((trajectory_count, group_id, step) for step in trajectory.steps)
             trajectory_count += 1
+
+    names = sorted({name for _, _, step in rows for name in step.scores})
 
     def anchor_code(step: Step) -> int:
         return -1 if step.anchor is None else anchors.setdefault(step.anchor, len(anchors))
@@ -128,6 +169,9 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         length=np.array([len(s.tokens) for _, _, s in rows], np.int32),
         terminated=np.array([s.terminated for _, _, s in rows], np.bool_),
         truncated=np.array([s.truncated for _, _, s in rows], np.bool_),
+        error=np.array([bool(s.error) for _, _, s in rows], np.bool_),
+        tasks=tuple(group.task.id for group in groups),
+        scores={name: np.array([s.scores.get(name, 0.0) for _, _, s in rows], np.float64) for name in names},
     )
 
 

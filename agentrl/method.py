@@ -5,19 +5,19 @@ GRPO, GiGPO and their kin differ only in which parts they name; the loop and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from agentrl.batch import StepTable, TrainingBatch, build_batch, with_credit
-from agentrl.credit.baselines import Scale
-from agentrl.credit.rules import AnchorCredit, CreditRule, EpisodeCredit, StepReturnCredit, WeightedSum
-from agentrl.errors import ConfigError
+from agentrl.batch import StepTable, TrainingBatch, build_batch, build_table, with_credit
+from agentrl.credit.rules import CreditRule
+from agentrl.errors import ConfigError, TrainingError
 from agentrl.losses import aggregation
 from agentrl.losses.aggregation import Aggregation
-from agentrl.types import Floats, Group
+from agentrl.protocols import Stateful
+from agentrl.types import JSON, Floats, Group
 
 if TYPE_CHECKING:
     from agentrl.losses.objective import Objective
@@ -25,34 +25,125 @@ if TYPE_CHECKING:
 AggregationName = Literal["token_mean", "trajectory_mean", "step_mean", "trajectory_sum"]
 Proximal = Literal["behavior", "current", "recompute"]
 CorrectionName = Literal["none", "truncated", "masked"]
-TokenWeight = Callable[[StepTable, TrainingBatch], Floats]
+Curation = Callable[[Sequence[Group]], Sequence[Group]]
+"Which trajectories are trained on (stage S5): groups with members dropped, added or replaced."
+Shaping = Callable[[Sequence[Group], StepTable], StepTable]
+"New rewards or anchors for the table of these groups (stages S2 and S3); rows keep their order."
+BatchColumn = Callable[[TrainingBatch], Floats]
+"One number per token of the batch, from what was known when it was sampled."
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A part that learns from every batch, after it has been asked about it."""
+
+    def remember(self, table: StepTable) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CriticSettings:
+    """A value head on a model of its own, which starts as a copy of the policy."""
+
+    learning_rate: float = 1e-5
+    gamma: float = 1.0
+    "Discount of the returns that it learns."
+    trace: float = 1.0
+    "lambda of the returns that it learns: 1 for Monte Carlo returns."
+    epochs: int = 1
+    "Passes over each batch."
+    warmup_batches: int = 0
+    "So many batches train the critic alone."
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method cannot do without; a run that lacks it is refused."""
+
+    group: int = 2
+    "Members of a group, at least."
+    anchors: bool = False
+    "The environment gives state keys."
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One preset of the pipeline: credit (S3, S4), token weights (S6), objective (S7 to S9), aggregation (S10)."""
+    """One preset of the pipeline; `docs/methods.md` lists ours. The objective (S6 to S11) is made by the learner."""
 
     name: str
     credit: CreditRule
+    "One advantage per step (S4)."
     aggregation: Aggregation
+    "Per-token denominators (S10)."
     objective: Callable[[], Objective]
     "Called once by the learner, so that credit can be computed without torch."
-    token_weights: tuple[TokenWeight, ...] = ()
+    curations: tuple[Curation, ...] = ()
+    shapings: tuple[Shaping, ...] = ()
+    token_credits: tuple[BatchColumn, ...] = ()
+    "Each gives a new advantage per token."
+    token_weights: tuple[BatchColumn, ...] = ()
+    "Factors of 0 or more, multiplied (S6)."
+    critic: CriticSettings | None = None
+    needs: Needs = Needs()
     paper: str = ""
 
-    def batch(self, groups: Sequence[Group]) -> TrainingBatch:
-        """Columns with advantages, weights and global denominators."""
-        batch = build_batch(groups)
-        weight = np.ones(len(batch.columns), np.float32)
-        for token_weight in self.token_weights:
-            weight *= token_weight(batch.table, batch)
+    def columns(self, groups: Sequence[Group]) -> TrainingBatch:
+        """The groups that are trained on, as columns without credit (S2, S3, S5)."""
+        for curation in self.curations:
+            groups = curation(groups)
+        table = build_table(groups)
+        if self.needs.anchors and not self.shapings and not np.any(table.anchor >= 0):
+            raise TrainingError(
+                f"the method {self.name!r} compares steps that were taken in equal states, and the environment gives "
+                "no state keys. Give it a `state_key`, or choose a method without anchors (grpo, step_return)."
+            )
+        for shaping in self.shapings:
+            table = shaping(groups, table)
+        return build_batch(groups, table)
+
+    def assign(self, batch: TrainingBatch) -> TrainingBatch:
+        """The columns with advantages, weights and global denominators; parts with a memory take the batch in."""
         scale = self.aggregation(batch.table, batch.columns)
-        return with_credit(batch, self.credit(batch.table), weight, scale)
+        ones = np.ones(len(batch.columns), np.float32)
+        batch = with_credit(batch, self.credit(batch.table), ones, scale)
+        for credit in self.token_credits:
+            batch = replace(batch, advantage=credit(batch))
+        for weight in self.token_weights:
+            batch = replace(batch, weight=batch.weight * weight(batch))
+        for _, part in self._parts():
+            if isinstance(part, Remembers):
+                part.remember(batch.table)
+        return batch
+
+    def batch(self, groups: Sequence[Group]) -> TrainingBatch:
+        """`assign` of `columns`: everything, where no critic stands between."""
+        return self.assign(self.columns(groups))
+
+    def check(self, group_size: int) -> None:
+        """Raises `ConfigError` where a run of this shape cannot give what the method needs."""
+        if group_size < self.needs.group:
+            raise ConfigError(
+                f"rollout.group_size is {group_size}; the method {self.name!r} compares at least {self.needs.group} "
+                "trajectories of a task. Raise it, or choose a method without a group baseline."
+            )
+
+    def state(self) -> JSON:
+        """Of the parts that keep one, by their place."""
+        return {name: part.state() for name, part in self._parts() if isinstance(part, Stateful)}
+
+    def restore(self, state: Mapping[str, JSON]) -> None:
+        for name, part in self._parts():
+            if name in state and isinstance(part, Stateful):
+                part.restore(state[name])
+
+    def _parts(self) -> Iterator[tuple[str, object]]:
+        yield "credit", self.credit
+        for kind in ("curations", "shapings", "token_credits", "token_weights"):
+            yield from ((f"{kind}.{place}", part) for place, part in enumerate(getattr(self, kind)))
 
 
 @dataclass(frozen=True, slots=True)
 class Clipped:
-    """The clipped objective's numbers, shared by the presets below."""
+    """The clipped objective's numbers, shared by most presets."""
 
     low: float = 0.2
     high: float = 0.28
@@ -62,6 +153,9 @@ class Clipped:
     correction_low: float = 0.5
     correction_high: float = 2.0
     entropy: float = 0.0
+    "Coefficient of the entropy bonus."
+    kl: float = 0.0
+    "Coefficient of the K3 distance to the reference: the weights that training started from."
 
     def build(self) -> Objective:
         from agentrl.losses import corrections, objective, regularisers, surrogates
@@ -76,13 +170,22 @@ class Clipped:
                 f"method.objective has correction {self.correction!r} and proximal 'behavior': the ratio already holds "
                 "that weight. Use proximal = 'recompute' or 'current', or correction = 'none'."
             )
+        terms = [
+            objective.Term(coefficient, loss)
+            for coefficient, loss in (
+                (self.entropy, regularisers.entropy_bonus),
+                (self.kl, regularisers.kl_to_reference),
+            )
+            if coefficient
+        ]
         return objective.Objective(
             ratio=objective.token_ratio,
             surrogate=surrogates.clipped(low=self.low, high=self.high, dual=self.dual),
             correction=correction,
-            regularisers=((self.entropy, regularisers.entropy_bonus),) if self.entropy else (),
+            regularisers=tuple(terms),
             proximal=self.proximal,
             needs_entropy=self.entropy != 0.0,
+            needs_reference=self.kl != 0.0,
         )
 
 
@@ -90,55 +193,7 @@ CLIPPED = Clipped()
 "The default numbers: clip-higher, a loose dual clip, the sampler as proximal policy."
 
 
-def grpo(
-    *,
-    scale: Scale = "group",
-    gamma: float = 1.0,
-    aggregate: AggregationName = "token_mean",
-    objective: Clipped = CLIPPED,
-) -> Method:
-    """Group-relative policy optimisation (Shao et al. 2024); gamma below 1 discounts the episode return."""
-    rule = EpisodeCredit(scale=scale, gamma=gamma)
-    return Method("grpo", rule, _aggregation(aggregate), objective.build, paper="arXiv:2402.03300")
-
-
-def rloo(*, aggregate: AggregationName = "token_mean", objective: Clipped = CLIPPED) -> Method:
-    """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024)."""
-    rule = EpisodeCredit(scale="none", baseline="leave_one_out")
-    return Method("rloo", rule, _aggregation(aggregate), objective.build, paper="arXiv:2402.14740")
-
-
-def gigpo(
-    *,
-    gamma: float = 0.95,
-    omega: float = 1.0,
-    scale: Scale = "group",
-    statistics: Literal["trajectory", "pooled"] = "trajectory",
-    aggregate: AggregationName = "token_mean",
-    objective: Clipped = CLIPPED,
-) -> Method:
-    """Group-in-group policy optimisation (Feng et al. 2025): `A = A_episode + omega A_anchor`.
-
-    scale "none" is the paper's mean normalisation, "group" its mean-and-deviation normalisation.
-    """
-    episode = EpisodeCredit(scale=scale, statistics=statistics)
-    rule = WeightedSum(((1.0, episode), (omega, AnchorCredit(gamma=gamma, scale=scale))))
-    return Method("gigpo", rule, _aggregation(aggregate), objective.build, paper="arXiv:2505.10978")
-
-
-def step_return(
-    *,
-    gamma: float = 0.95,
-    scale: Scale = "group",
-    aggregate: AggregationName = "token_mean",
-    objective: Clipped = CLIPPED,
-) -> Method:
-    """Discounted return-to-go against the group's steps: the control that GiGPO must beat."""
-    rule = StepReturnCredit(gamma=gamma, scale=scale)
-    return Method("step_return", rule, _aggregation(aggregate), objective.build)
-
-
-def _aggregation(name: AggregationName) -> Aggregation:
+def aggregate_by(name: AggregationName) -> Aggregation:
     return {
         "token_mean": aggregation.token_mean,
         "trajectory_mean": aggregation.trajectory_mean,

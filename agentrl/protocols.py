@@ -39,7 +39,8 @@ class Environment(Protocol):
     """One world. An instance serves one episode at a time; `tasks` needs no reset.
 
     `reset` and `step` raise `EnvironmentFault` (or anything else, which is taken for one) where the world broke;
-    a mistake of the model is a `StepResult` with `policy_error` set.
+    a mistake of the model is a `StepResult` with `policy_error` set. One that has `step_deadline` or `reset_deadline`
+    (seconds) keeps it itself; one that has `grade()` says what an episode is worth that was ended from outside.
     """
 
     def tasks(self, split: str) -> Iterable[Task]: ...
@@ -238,6 +239,48 @@ class RewardModel(Protocol):
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """One number per step, added to the environment's. Raises `InfrastructureFault`, never returns a made-up 0."""
         ...
+
+
+@runtime_checkable
+class GroupRewardModel(Protocol):
+    """A reward that needs all trajectories of a group: asked once, when the group is complete."""
+
+    async def score_group(self, group: Group) -> Mapping[str, float]:
+        """One number for every step of the group, by step id: a step that branches share has one. As `RewardModel`."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A reward model that learns while the policy does. Blocking: the run calls it in the learner's thread."""
+
+    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
+        """Learn from the groups of one batch, after the policy's update; gives metrics."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """All that the next `fit` and `score` depend on. Raises `StoreError`."""
+        ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A part that counts what it uses up: calls, tokens, money."""
+
+    def take_metrics(self) -> Mapping[str, float]:
+        """What was counted since the last call."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A part with a memory. Its state is JSON and is checkpointed with the run."""
+
+    def state(self) -> JSON: ...
+
+    def restore(self, state: JSON) -> None: ...
 
 
 class TaskSampler(Protocol):

@@ -13,9 +13,6 @@ Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
 Rate: TypeAlias = Annotated[float, Field(ge=0)]
 
-GROUP_BASELINES = frozenset({"grpo", "rloo", "gigpo", "step_return"})
-"Our methods that compare the trajectories of a group; a plugin's method checks its own needs."
-
 
 class Section(BaseModel):
     """A section with fixed keys."""
@@ -65,6 +62,8 @@ class Model(Section):
     """Layers of "tiny"."""
     heads: Positive = 2
     """Attention heads of "tiny"; hidden / heads is even (32 or 64 for vLLM on CPU)."""
+    teacher: str | None = None
+    """Weights that a method with a teacher learns from: a folder or known name, of the same tokenizer."""
     renderer: str = "auto"
     """How messages become tokens; "auto" asks the tokenizer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -236,11 +235,6 @@ def conflicts(config: Config) -> list[str]:
     chosen = [key for key, value in shape.items() if value != Model.model_fields[key].default]
     if model.path is not None and chosen:
         found.append(f'[model] {", ".join(chosen)} belong to name = "tiny"; a model with a path brings its own.')
-    if config.method.name in GROUP_BASELINES and rollout.group_size < 2:
-        found.append(
-            f"[rollout] group_size = {rollout.group_size}: {config.method.name} compares trajectories "
-            "of one task and needs at least 2."
-        )
     if rollout.minimum_group > rollout.group_size:
         found.append(
             f"[rollout] minimum_group = {rollout.minimum_group} is above group_size = {rollout.group_size}: "

@@ -35,6 +35,7 @@ from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.warm_start import vocabulary
 from agentrl.store.ledger import Ledger
 from agentrl.tasks.samplers import SequentialSampler
@@ -86,7 +87,9 @@ async def one_batch(renderer: Renderer, episodes: int, seed: int, profile: cProf
         _reset_peak()
         memory, cpu, wall = _resident("VmRSS"), time.process_time(), time.perf_counter()
         async with (
-            RolloutEngine(environment, engine, renderer, limits=limits, supervision=supervision) as rollout,
+            RolloutEngine(
+                environment, TokenPlayer(engine, renderer), limits=limits, supervision=supervision
+            ) as rollout,
             Collector(rollout, Independent(), sampler, ledger, shape) as collector,
         ):
             if profile is not None:

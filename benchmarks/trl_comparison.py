@@ -53,7 +53,7 @@ from agentrl.engines.transformers import TransformersEngine
 from agentrl.engines.vllm_api import best_dtype
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.environment import adapt
-from agentrl.method import grpo
+from agentrl.methods.groups import grpo
 from agentrl.protocols import Engine, Environment, LearnerSide, Renderer, WeightPublisher
 from agentrl.rendering import make_renderer
 from agentrl.rollout.accounting import BatchShape
@@ -62,6 +62,7 @@ from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.rewarding import RewardTerm
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.store.ledger import Ledger
 from agentrl.tasks.samplers import SequentialSampler
 from agentrl.training.learner import LearnerSettings, LoraSettings, TorchLearner
@@ -146,8 +147,7 @@ async def ours(name: str, model: Path, dtype: str, *, vllm: bool) -> AsyncIterat
         rollout = await stack.enter_async_context(
             RolloutEngine(
                 environment,
-                engine,
-                renderer,
+                TokenPlayer(engine, renderer),
                 limits=EpisodeLimits(max_steps=1, max_tokens=NEW_TOKENS, max_context=MAX_CONTEXT),
                 supervision=slots,
                 rewards=[RewardTerm("likeness", Likeness(renderer))],

@@ -32,9 +32,9 @@ from agentrl import models
 from agentrl.batch import Context, TrainingBatch, build_batch
 from agentrl.engines.transformers import TransformersEngine
 from agentrl.errors import ConfigError
-from agentrl.method import grpo
+from agentrl.methods.groups import grpo
 from agentrl.training.dump import load_batch
-from agentrl.training.logprobs import TreeModel, tree_model
+from agentrl.training.logprobs import Reading, TreeModel, tree_model
 from agentrl.training.packing import pack
 from agentrl.training.tree import build_tree
 from agentrl.types import Action, Group, Observation, Status, Step, Task, Trajectory
@@ -102,7 +102,7 @@ def compare(case: Case, budget: int, repeats: int) -> list[Result]:
 
 def on_trees(subject: TreeModel, batch: TrainingBatch, budget: int) -> Iterator[tuple[Tensor, Tensor, int]]:
     for micro in pack(batch, np.arange(batch.table.trajectories), budget):
-        found = subject.scores(micro.tree, temperature=1.0, entropy=False, differentiable=False)
+        found = subject.scores(micro.tree, Reading(1.0))
         yield torch.from_numpy(micro.tree.column), found.logprobs, len(micro.tree)
 
 
@@ -120,7 +120,7 @@ def on_packed_rows(subject: TreeModel, batch: TrainingBatch, budget: int) -> Ite
             position=np.concatenate([t.position + o for t, o in zip(trees, offsets, strict=True)]),
             predictor=np.concatenate([t.predictor + o for t, o in zip(trees, offsets, strict=True)]),
         )
-        found = subject.scores(side, temperature=1.0, entropy=False, differentiable=False)
+        found = subject.scores(side, Reading(1.0))
         yield torch.from_numpy(side.column), found.logprobs, len(side)
 
 

@@ -1,24 +1,33 @@
 """The per-token objective: a ratio, a surrogate, a correction for the sampler, regularisers.
 
-Everything here is a pure function of aligned tensors of shape [n], one entry per sampled token, in nats. Nothing
-is averaged: the caller multiplies by the batch's scale and sums.
+Losses are pure functions of aligned tensors of shape [n], one entry per sampled token, in nats. Nothing is averaged:
+the caller multiplies by the batch's scale and sums. What needs the whole update (a quantile, a sum over the batch)
+is computed before, from `UpdateColumns`, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from agentrl.batch import UpdateColumns
+from agentrl.protocols import Stateful
+from agentrl.types import JSON, Floats
 
 Proximal = Literal["behavior", "current", "recompute"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossInputs:
-    """What an objective may look at; float32 unless said otherwise."""
+    """What an objective may look at; float32 unless said otherwise.
+
+    Every trajectory is whole, and its tokens stand together in the order in which they were sampled.
+    """
 
     logprobs: Tensor
     "[n] current policy at the sampling temperature; carries the gradient."
@@ -34,6 +43,14 @@ class LossInputs:
     "[n] int64, trajectory of the token, local to the micro-batch."
     reference_logprobs: Tensor | None = None
     entropy: Tensor | None = None
+    "[n]; carries a gradient where the objective has `needs_entropy`."
+    index: Tensor | None = None
+    "[n] int64, place of the token's step in its trajectory."
+    teacher_logprobs: Tensor | None = None
+    statistic: Tensor | None = None
+    "[n] or [n, k]: what `Objective.statistic` made of the token's logits; carries its gradient."
+    term_weights: tuple[Tensor | None, ...] = ()
+    "Per regulariser, what its `weight` made of the whole update: [n]."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,21 +67,81 @@ Surrogate = Callable[[Tensor, LossInputs], LossOutput]
 Correction = Callable[[LossInputs], Tensor]
 "[n] detached weight for the gap between proximal and behavior policy."
 Regulariser = Callable[[LossInputs], Tensor]
+Statistic = Callable[[Tensor], Tensor]
+"From tempered logits [m, vocabulary] to one number a row, [m], or to k of them, [m, k]."
+TokenCredit = Callable[[UpdateColumns], Floats]
+"A new advantage per token (stage S4 where it needs the policy's own numbers): [n]."
+TokenWeight = Callable[[UpdateColumns], Floats]
+"A factor of 0 or more per token (stage S6): [n]. 0 drops the token and leaves the denominators as they are."
+Gate = Callable[[UpdateColumns], float]
+"Factor of this update's learning rate (stage S11); 0 takes no step."
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A regulariser (stage S9) in the sum."""
+
+    coefficient: float
+    loss: Regulariser
+    weight: TokenWeight | None = None
+    "Where it acts, decided on the whole update."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What an objective decided on the whole update."""
+
+    advantage: Floats
+    weight: Floats
+    learning_rate: float
+    "Factor."
+    term_weights: tuple[Floats | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`correction * surrogate(ratio) + sum of regularisers`, per token."""
+    """`correction * surrogate(ratio) + sum of regularisers`, per token, and what is decided before it."""
 
     ratio: Ratio
     surrogate: Surrogate
     correction: Correction | None = None
-    regularisers: tuple[tuple[float, Regulariser], ...] = ()
+    regularisers: tuple[Term, ...] = ()
+    credits: tuple[TokenCredit, ...] = ()
+    "Applied one after the other to the advantage."
+    weights: tuple[TokenWeight, ...] = ()
+    "Multiplied."
+    gate: Gate | None = None
+    statistic: Statistic | None = None
     proximal: Proximal = "behavior"
     """What the ratio is taken against: the sampler itself; the current weights (one update a batch, ratio 1); or a
     pass over the whole batch before its first update."""
     needs_entropy: bool = False
+    "With its gradient."
     needs_reference: bool = False
+    needs_teacher: bool = False
+
+    @property
+    def surveys(self) -> bool:
+        """Whether `prepare` wants a pass over the whole update before its gradient."""
+        looks = any(term.weight is not None for term in self.regularisers) or any(self._observers())
+        return bool(self.credits or self.weights or self.gate or looks)
+
+    def prepare(self, update: UpdateColumns) -> Prepared:
+        """Everything that is decided on the whole update; parts that keep a history see it here, once."""
+        for observer in self._observers():
+            observer.observe(update)
+        for credit in self.credits:
+            update = replace(update, advantage=credit(update))
+        weight = update.weight
+        for token_weight in self.weights:
+            weight = weight * token_weight(update)
+        update = replace(update, weight=weight)
+        return Prepared(
+            advantage=update.advantage.astype(np.float32, copy=False),
+            weight=weight.astype(np.float32, copy=False),
+            learning_rate=1.0 if self.gate is None else self.gate(update),
+            term_weights=tuple(None if t.weight is None else t.weight(update) for t in self.regularisers),
+        )
 
     def __call__(self, inputs: LossInputs) -> LossOutput:
         output = self.surrogate(self.ratio(inputs), inputs)
@@ -73,9 +150,41 @@ class Objective:
             weight = self.correction(inputs)
             loss = loss * weight
             metrics["correction_mean"] = weight.sum()
-        for coefficient, regulariser in self.regularisers:
-            loss = loss + coefficient * regulariser(inputs)
+        for place, term in enumerate(self.regularisers):
+            value = term.coefficient * term.loss(inputs)
+            where = inputs.term_weights[place] if inputs.term_weights else None
+            loss = loss + (value if where is None else value * where)
         return LossOutput(loss, metrics)
+
+    def state(self) -> JSON:
+        """Of the parts that keep one, by their place."""
+        return {name: part.state() for name, part in self._stateful()}
+
+    def restore(self, state: Mapping[str, JSON]) -> None:
+        for name, part in self._stateful():
+            if name in state:
+                part.restore(state[name])
+
+    def _parts(self) -> Iterator[tuple[str, object]]:
+        yield from (("ratio", self.ratio), ("surrogate", self.surrogate), ("correction", self.correction))
+        for place, term in enumerate(self.regularisers):
+            yield from ((f"regulariser.{place}", term.loss), (f"regulariser.{place}.weight", term.weight))
+        yield from ((f"credit.{place}", part) for place, part in enumerate(self.credits))
+        yield from ((f"weight.{place}", part) for place, part in enumerate(self.weights))
+        yield "gate", self.gate
+
+    def _stateful(self) -> Iterator[tuple[str, Stateful]]:
+        return ((name, part) for name, part in self._parts() if isinstance(part, Stateful))
+
+    def _observers(self) -> Iterator[Observer]:
+        return (part for _, part in self._parts() if isinstance(part, Observer))
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A part that looks at every update as a whole before its gradient, and keeps what it saw."""
+
+    def observe(self, update: UpdateColumns) -> None: ...
 
 
 def token_ratio(inputs: LossInputs) -> Tensor:

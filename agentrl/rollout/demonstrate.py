@@ -12,8 +12,9 @@ import numpy as np
 from agentrl.errors import InvalidDataError, RenderingError
 from agentrl.protocols import ContextPolicy, Environment, GenerateRequest, Renderer
 from agentrl.rollout.context import Append
-from agentrl.rollout.episode import Episode, Player
+from agentrl.rollout.episode import Episode, Setting
 from agentrl.rollout.limits import EpisodeLimits
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import Action, Completion, Finish, Source, Task, ToolSpec, Trajectory, token_ids
 
 
@@ -35,7 +36,7 @@ async def play(
     """
     pen = _Pen(renderer)
     episode = Episode(
-        Player(pen, renderer, context or Append(), limits or EpisodeLimits()),
+        Setting(TokenPlayer(pen, renderer, context or Append()), limits or EpisodeLimits()),
         task,
         group=id,
         member=0,
@@ -53,7 +54,7 @@ async def play(
             return episode.record(episode.status)
     if not episode.steps:
         raise InvalidDataError(f"no action was given for task {task.id!r}; a demonstration has at least one.")
-    return episode.record(episode.cut())
+    return episode.record(await episode.cut())
 
 
 class _Pen:
@@ -71,6 +72,8 @@ class _Pen:
     async def generate(self, request: GenerateRequest) -> Completion:
         tokens = self._tokens
         return Completion(tokens, np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32), Finish.STOP)
+
+    async def forget(self, session: str) -> None: ...
 
 
 def _check_same(renderer: Renderer, given: Action, read: Action) -> None:

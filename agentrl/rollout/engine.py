@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from agentrl.errors import EnvironmentFault, InfrastructureFault, TrainingError
-from agentrl.protocols import ContextPolicy, Engine, Environment, Renderer
-from agentrl.rollout.context import Append
-from agentrl.rollout.episode import Episode, Player, trajectory_id
+from agentrl.protocols import Environment
+from agentrl.rollout.decisions import Player
+from agentrl.rollout.episode import Episode, Setting, trajectory_id
 from agentrl.rollout.failures import FailureWindow
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.rewarding import Judges, JudgesFailed, RewardTerm, told
@@ -31,25 +31,21 @@ class RolloutEngine:
     def __init__(
         self,
         environment: Callable[[], Environment],
-        engine: Engine,
-        renderer: Renderer,
+        player: Player,
         *,
         limits: EpisodeLimits | None = None,
         supervision: Supervision | None = None,
-        context: ContextPolicy | None = None,
         rewards: Sequence[RewardTerm] = (),
         on_trajectory: Callable[[Trajectory], None] | None = None,
         seed: int = 0,
     ) -> None:
         self.limits = limits or EpisodeLimits()
         self.supervision = supervision or Supervision()
-        self.engine = engine
+        self.player = player
         self.failure: Exception | None = None
         "Why the run has to stop, if it has to."
         self._last_end = time.monotonic()
-        self._player = Player(
-            engine, renderer, context or Append(), self.limits, seed, asyncio.Semaphore(self.supervision.engine_slots)
-        )
+        self._setting = Setting(player, self.limits, seed, asyncio.Semaphore(self.supervision.engine_slots))
         self._environment = environment
         self._judges = Judges(rewards, self.limits.reward_deadline, self.supervision)
         self._on_trajectory = on_trajectory
@@ -124,7 +120,7 @@ class RolloutEngine:
             self._running.discard(work)
         if work.cancelled():
             # Cancelled before its first line ran, so it could not make its own record.
-            trajectory = Episode(self._player, task, group=group.name, member=member).record(
+            trajectory = Episode(self._setting, task, group=group.name, member=member).record(
                 Status.CANCELLED, "cancelled before it began"
             )
         else:
@@ -142,7 +138,7 @@ class RolloutEngine:
         """Attempt the episode until it ends without a fault, or the attempts are spent."""
         attempt = 0
         while True:
-            episode = Episode(self._player, task, group=group.name, member=member, attempt=attempt)
+            episode = Episode(self._setting, task, group=group.name, member=member, attempt=attempt)
             self._live[id(episode)] = episode
             group.began(member, episode)
             try:
@@ -196,7 +192,7 @@ class RolloutEngine:
                     raise cancelled
 
     async def _clean(self, environment: Environment, session: str) -> None:
-        for what, call in (("environment", environment.close), ("session", lambda: self.engine.forget(session))):
+        for what, call in (("environment", environment.close), ("session", lambda: self.player.forget(session))):
             try:
                 async with asyncio.timeout(self.limits.close_deadline):
                     await call()

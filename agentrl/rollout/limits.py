@@ -37,7 +37,7 @@ class EpisodeLimits:
     close_deadline: float = 40.0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "max_tokens", "max_policy_errors", "max_observation"):
+        for name in ("max_steps", "max_tokens", "max_context", "max_policy_errors", "max_observation"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; an episode needs at least 1.")
         if self.temperature < 0:

@@ -20,7 +20,9 @@ from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.rewarding import RewardTerm
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.blueprint import Blueprint
+from agentrl.runs.folder import read_method_state
 from agentrl.runs.measure import Measure
 from agentrl.runs.policy import Policy, build_policy
 from agentrl.runs.run import Parts, Plan, TrainingRun
@@ -61,6 +63,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         head = ledger.head()
         if head is not None:
             policy.learner.load(folder.path / head.checkpoint)
+            policy.method.restore(read_method_state(folder.path / head.checkpoint))
         version = policy.learner.version
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
@@ -113,11 +116,9 @@ def training_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer) -
     terms = [RewardTerm(r.name, blueprint.part("reward_models", r, "[[rewards]]"), r.weight) for r in config.rewards]
     return RolloutEngine(
         blueprint.environment,
-        engine,
-        renderer,
+        TokenPlayer(engine, renderer, blueprint.context()),
         limits=_limits(config, config.rollout.temperature),
         supervision=_supervision(config),
-        context=blueprint.context(),
         rewards=terms,
         on_trajectory=partial(_announce, host),
         seed=config.seed,
@@ -129,11 +130,9 @@ def evaluation_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer,
     config = blueprint.config
     return RolloutEngine(
         blueprint.environment,
-        engine,
-        renderer,
+        TokenPlayer(engine, renderer, blueprint.context()),
         limits=_limits(config, temperature),
         supervision=_supervision(config),
-        context=blueprint.context(),
         seed=config.seed + EVALUATION_SEED,
     )
 

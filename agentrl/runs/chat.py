@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from agentrl.config import check_parts
-from agentrl.evaluation.chat import ChatLimits, ChatRollout
+from agentrl.rollout.chat import ChatPlayer
+from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.runs.assembly import EVALUATION_SEED
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import RunFolder
@@ -26,22 +28,23 @@ async def open_chat(blueprint: Blueprint) -> AsyncIterator[Measure]:
     place = replace(blueprint, folder=RunFolder(blueprint.folder.path / "api" / name))
 
     @asynccontextmanager
-    async def play(temperature: float) -> AsyncIterator[ChatRollout]:
-        limits = ChatLimits(
+    async def play(temperature: float) -> AsyncIterator[RolloutEngine]:
+        limits = EpisodeLimits(
             max_steps=rollout.max_steps,
             max_tokens=rollout.max_tokens,
             temperature=temperature,
-            concurrency=min(rollout.environments, rollout.concurrency),
-            attempts=rollout.retries + 1,
             episode_deadline=rollout.episode_deadline,
         )
-        yield ChatRollout(
-            blueprint.environment,
-            engine,
-            limits=limits,
-            context=blueprint.context(),
-            seed=config.seed + EVALUATION_SEED,
+        # A failing server is told by the faults of the result; it stops no run.
+        supervision = Supervision(
+            environment_slots=min(rollout.environments, rollout.concurrency),
+            engine_slots=rollout.concurrency,
+            attempts=rollout.retries + 1,
+            failure_bound=1.0,
         )
+        player = ChatPlayer(engine, blueprint.context())
+        seed = config.seed + EVALUATION_SEED
+        yield RolloutEngine(blueprint.environment, player, limits=limits, supervision=supervision, seed=seed)
 
     try:
         yield Measure(place, play)

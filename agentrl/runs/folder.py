@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,9 @@ from typing import Any
 from agentrl.config import dump_toml
 from agentrl.errors import ConfigError, StoreError
 from agentrl.sections import Config
+from agentrl.types import JSON
 
+METHOD_STATE = "method.json"
 FREE = {"training.batches", "training.checkpoint_every", "training.keep_checkpoints", "training.threads"}
 "Keys that a continued run may change; whole sections: evaluation, report."
 
@@ -97,4 +101,19 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
             found |= _flat(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value
+    return found
+
+
+def write_method_state(checkpoint: Path, state: JSON) -> None:
+    """Beside a learner's checkpoint, synced, before the ledger's head names the folder."""
+    with (checkpoint / METHOD_STATE).open("w", encoding="utf-8") as file:
+        json.dump(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_method_state(checkpoint: Path) -> dict[str, JSON]:
+    """Empty where the checkpoint was written without one."""
+    path = checkpoint / METHOD_STATE
+    found: dict[str, JSON] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found

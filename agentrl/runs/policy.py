@@ -43,6 +43,7 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     config = blueprint.config
     device = blueprint.device()
     method: Method = blueprint.part("methods", config.method, "[method]")
+    method.check(config.rollout.group_size)
     start = await starting_weights(blueprint, device)
     lock = threading.Lock()
     learner = _learner(blueprint, method.objective(), start, device, lock)
@@ -171,7 +172,10 @@ def _learner(blueprint: Blueprint, objective: Any, start: Path, device: str, loc
     )
     module = load_model(start, dtype=model.dtype if lora is not None else "float32", device=device)
     dumps = blueprint.folder.path / "dumps"
-    return TorchLearner(module, objective, settings=settings, lock=lock, source=start, dumps=dumps)
+    teacher = None
+    if objective.needs_teacher and model.teacher is not None:
+        teacher = load_model(resolve(model.teacher), dtype="float32", device=device)
+    return TorchLearner(module, objective, settings=settings, lock=lock, source=start, dumps=dumps, teacher=teacher)
 
 
 async def _tools(blueprint: Blueprint) -> Sequence[ToolSpec]:

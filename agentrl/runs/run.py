@@ -20,6 +20,7 @@ from agentrl.method import Method
 from agentrl.protocols import Learner, Tracker, UpdateReport, WeightPublisher
 from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
+from agentrl.runs.folder import write_method_state
 from agentrl.runs.summary import Progress, shape_metrics, summarize
 from agentrl.store.ledger import Ledger
 from agentrl.training.health import health_lines
@@ -119,7 +120,7 @@ class TrainingRun:
         self._now.seconds["collect"] = time.monotonic() - began
         return self._now.groups
 
-    def credit(self, groups: Sequence[Group]) -> TrainingBatch:
+    async def credit(self, groups: Sequence[Group]) -> TrainingBatch:
         self._now.batch = self._parts.method.batch(groups)
         return self._now.batch
 
@@ -167,6 +168,7 @@ class TrainingRun:
             self._tell({})
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
         await self._in_learner_thread(partial(self._parts.learner.save, folder))
+        write_method_state(folder, self._parts.method.state())
         checkpoint = str(folder.relative_to(self.folder))
         ordinal, sampler = await self._parts.collector.position()
         self._parts.ledger.set_head(self.batch, checkpoint, sampler, ordinal)

@@ -58,6 +58,7 @@ def save(learner: TorchLearner, folder: Path) -> None:
             "skipped_in_a_row": learner.skipped_in_a_row,
             "learning_rate": learner.optimizer.param_groups[0]["lr"],
             "trained": list(learner.trained),
+            "objective": learner.objective_state(),
         }
         (aside / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         _publish(aside, folder)
@@ -102,6 +103,7 @@ def load(learner: TorchLearner, folder: Path) -> None:
         group["lr"] = state["learning_rate"]
     learner.version = state["version"]
     learner.skipped_in_a_row = state["skipped_in_a_row"]
+    learner.restore_objective(state.get("objective", {}))
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

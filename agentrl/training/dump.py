@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from agentrl.batch import Context, StepTable, TokenColumns, TrainingBatch
 
+PLAIN = tuple(f.name for f in fields(StepTable) if f.name not in ("scores", "tasks"))
+"Columns of the table that are arrays as they are."
+
 
 def save_batch(batch: TrainingBatch, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = {f"table.{f.name}": getattr(batch.table, f.name) for f in fields(StepTable)}
+    table = {f"table.{name}": getattr(batch.table, name) for name in PLAIN if getattr(batch.table, name) is not None}
+    table |= {f"scores.{name}": values for name, values in batch.table.scores.items()}
+    table["tasks"] = np.array(batch.table.tasks, np.str_)
     columns = {f"columns.{f.name}": getattr(batch.columns, f.name) for f in fields(TokenColumns)}
     np.savez_compressed(
         path,
@@ -35,8 +41,10 @@ def load_batch(path: Path) -> TrainingBatch:
         bounds = np.cumsum(stored["context_length"])[:-1]
         tokens = np.split(stored["context_tokens"], bounds)
         column = np.split(stored["context_column"], bounds)
+        table: dict[str, Any] = {name: stored[f"table.{name}"] for name in PLAIN if f"table.{name}" in stored}
+        scores = {key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")}
         return TrainingBatch(
-            table=StepTable(**{f.name: stored[f"table.{f.name}"] for f in fields(StepTable)}),
+            table=StepTable(**table, scores=scores, tasks=tuple(map(str, stored["tasks"]))),
             columns=TokenColumns(**{f.name: stored[f"columns.{f.name}"] for f in fields(TokenColumns)}),
             contexts=tuple(Context(t, c) for t, c in zip(tokens, column, strict=True)) if len(bounds) + 1 else (),
             advantage=stored["advantage"],

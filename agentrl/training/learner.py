@@ -10,11 +10,13 @@ the adapters in float32. The model stays in evaluation mode (no dropout), so tha
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +33,29 @@ from agentrl.training.dump import save_batch
 from agentrl.training.packing import MicroBatch, pack
 from agentrl.training.settings import LearnerSettings as LearnerSettings
 from agentrl.training.settings import LoraSettings as LoraSettings
+from agentrl.training.survey import FrozenModel, Known, frozen_copy, read, survey
 from agentrl.training.tally import Tally
-from agentrl.training.tree import Positions
-from agentrl.types import Floats, TokenIds
+from agentrl.types import JSON, Floats, TokenIds
 
 BAD_IN_A_ROW = 3
 "So many non-finite updates one after the other stop the run."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Minibatch:
+    """One optimiser update. The arrays have one entry per column of the whole batch."""
+
+    micros: Sequence[MicroBatch]
+    scale: Floats
+    "Aggregation times weight: 0 drops the token."
+    advantage: Floats
+    share: np.float32
+    "Of the batch's aggregation."
+    learning_rate: float = 1.0
+    "Factor."
+    term_weights: tuple[Floats | None, ...] = ()
+    silence: str = ""
+    "Why there is nothing to learn from it, where there is not."
 
 
 class TorchLearner:
@@ -45,7 +64,9 @@ class TorchLearner:
     `model` is trained in place; with `settings.lora` adapters are put into it. `lock` is held while weights are
     written, and with `hold="update"` during the whole update: for an engine that shares `model` and takes the same
     lock around its own forward passes. `source` is the folder that the model came from (its tokenizer files go into
-    every checkpoint). Batches that gave non-finite numbers are saved into `dumps`.
+    every checkpoint). Batches that gave non-finite numbers are saved into `dumps`. Where the objective asks for a
+    reference, it is `model` as it is given here: a copy is kept, or the adapters are switched off to read it. `teacher`
+    is a model of the same tokenizer, for an objective that asks for one.
     """
 
     def __init__(
@@ -58,24 +79,24 @@ class TorchLearner:
         hold: Literal["weights", "update"] = "weights",
         source: Path | None = None,
         dumps: Path | None = None,
+        teacher: Any = None,
     ) -> None:
-        if getattr(objective, "needs_reference", False):
-            raise ConfigError(
-                "the objective asks for reference log-probabilities and this learner has no reference model; "
-                "take the KL term out of the recipe."
-            )
         self.settings = settings
         self.objective = objective
         self.source = source
         self.skipped_in_a_row = 0
         self._proximal: Proximal = getattr(objective, "proximal", "behavior")
         self._needs_entropy = bool(getattr(objective, "needs_entropy", False))
-        self._silent = _silent_without_advantage(objective)
+        self._statistic = getattr(objective, "statistic", None)
+        self._prepares = objective if isinstance(objective, Objective) and objective.surveys else None
+        self._silent = self._prepares is None and _silent_without_advantage(objective)
         self._lock = lock or threading.Lock()
         self._hold = hold
         self._dumps = dumps
         self.version = 0
         "Number of optimiser updates so far."
+        needs_reference = bool(getattr(objective, "needs_reference", False))
+        kept = copy.deepcopy(model) if needs_reference and not settings.lora else None
         self.model = weights.add_adapters(model, settings.lora) if settings.lora else model
         if not settings.lora:
             weights.require_float32(self.model)
@@ -86,6 +107,15 @@ class TorchLearner:
             self.model.enable_input_require_grads()
         autocast = torch.bfloat16 if settings.compute == "bfloat16" else None
         self.tree_model = logprobs.tree_model(self.model, autocast=autocast, kernel=settings.kernel)
+        self._reference = self._teacher = None
+        if kept is not None:
+            self._reference = frozen_copy(self.model, kept, "reference")
+        elif needs_reference:
+            self._reference = FrozenModel(self.tree_model, self.model.disable_adapter)
+        if getattr(objective, "needs_teacher", False):
+            if teacher is None:
+                raise ConfigError("the objective learns from a teacher and none is given; set [model] teacher.")
+            self._teacher = frozen_copy(self.model, teacher, "teacher")
         self.trained: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             [
@@ -102,7 +132,7 @@ class TorchLearner:
         Of the metrics, loss, gradient norm and clipping are means over the minibatches; all else is over the batch.
         """
         started = time.perf_counter()
-        if not batch.has_signal:
+        if not batch.has_signal and not (self._prepares and self._prepares.credits):
             return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
         before = self.version
         with self._held("update"):
@@ -129,23 +159,31 @@ class TorchLearner:
         with self._held("weights"), self._held("update"):
             checkpoint.load(self, folder)
 
+    def objective_state(self) -> JSON:
+        """What the objective remembers of earlier updates."""
+        return self.objective.state() if isinstance(self.objective, Objective) else {}
+
+    def restore_objective(self, state: JSON) -> None:
+        if isinstance(self.objective, Objective):
+            self.objective.restore(state)
+
     def _update(self, batch: TrainingBatch) -> tuple[list[str], dict[str, float]]:
         """Why minibatches made no update, and the metrics."""
-        parts = [
-            (scale, pack(batch, trajectories, self.settings.micro_batch_tokens))
-            for scale, trajectories in self._minibatches(batch)
-        ]
-        proximal = batch.columns.behavior_logprobs
-        if self._proximal == "recompute":
-            proximal = self._recompute(batch, [micro for _, micros in parts for micro in micros])
+        parts = self._minibatches(batch)
+        known = self._known(batch, [micro for part in parts for micro in part.micros])
         tally = Tally()
         fresh = batch.columns.version == self.version
         sampled_by = self.version
         reasons = []
-        for scale, micros in parts:
+        for part in parts:
+            if self._prepares is not None:
+                part = self._prepared(self._prepares, batch, part, known)
+                if part.silence:
+                    reasons.append(part.silence)
+                    continue
             # After an update of this batch no token is of these weights any more.
             compared = fresh if self.version == sampled_by else np.zeros_like(fresh)
-            loss = self._accumulate(batch, micros, scale, proximal, compared, tally)
+            loss = self._accumulate(batch, part, known, compared, tally)
             norm = float(torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None]))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 reasons.append(f"loss {loss:.4g} or gradient norm {norm:.4g} is not finite")
@@ -154,7 +192,7 @@ class TorchLearner:
             self.skipped_in_a_row = 0
             if norm == 0:
                 reasons.append("the gradient is exactly 0")
-            clipped = self._step(norm) if norm > 0 else False
+            clipped = self._step(norm, part.learning_rate) if norm > 0 else False
             tally.updates.append((loss, norm, clipped))
         self.optimizer.zero_grad(set_to_none=True)
         return reasons, {
@@ -164,59 +202,83 @@ class TorchLearner:
             **tally.metrics(),
         }
 
-    def _minibatches(self, batch: TrainingBatch) -> list[tuple[Floats, Positions]]:
-        """Per optimiser update: the scale of every column and the trajectories to compute.
+    def _minibatches(self, batch: TrainingBatch) -> list[Minibatch]:
+        """One per optimiser update.
 
         The scale is raised by the share of the batch that the minibatch is, as if it had been aggregated alone, so
         that the learning rate and the clipping mean the same for any number of minibatches. Trajectories whose loss
-        and gradient are exactly 0 are not computed; they stay in the denominators. Minibatches without signal fall out.
+        and gradient are exactly 0 are not computed; they stay in the denominators. Minibatches without signal fall
+        out, but where the objective decides on the whole update: that it does with all tokens at hand.
         """
         row = batch.columns.row
         coefficient = batch.scale * batch.weight
-        heard = coefficient * batch.advantage if self._silent else coefficient
+        heard = coefficient * batch.advantage if self._silent else batch.scale
         whole = float(batch.scale.sum(dtype=np.float64))
         found = []
         for groups in np.array_split(np.arange(batch.table.groups), self.settings.minibatches):
             inside = np.isin(batch.table.group[row], groups)
-            if np.any(inside & (coefficient * batch.advantage != 0)):
-                share = float(batch.scale[inside].sum(dtype=np.float64)) / whole
-                trajectories = np.unique(batch.table.trajectory[row[inside & (heard != 0)]])
-                found.append((coefficient / np.float32(share), trajectories.astype(np.int64)))
+            if self._prepares or np.any(inside & (coefficient * batch.advantage != 0)):
+                share = np.float32(float(batch.scale[inside].sum(dtype=np.float64)) / whole)
+                trajectories = np.unique(batch.table.trajectory[row[inside & (heard != 0)]]).astype(np.int64)
+                micros = pack(batch, trajectories, self.settings.micro_batch_tokens)
+                if micros:
+                    found.append(Minibatch(micros, coefficient / share, batch.advantage, share))
         return found
 
-    def _recompute(self, batch: TrainingBatch, micros: Sequence[MicroBatch]) -> Floats:
-        found = batch.columns.behavior_logprobs.copy()
-        with torch.no_grad():
-            for micro in micros:
-                scores = self.tree_model.scores(
-                    micro.tree, temperature=self.settings.temperature, entropy=False, differentiable=False
-                )
-                found[micro.tree.column] = scores.logprobs.cpu().numpy()
-        return found
+    def _known(self, batch: TrainingBatch, micros: Sequence[MicroBatch]) -> Known:
+        """What the batch's updates do not change, read before the first of them."""
+        temperature = self.settings.temperature
+        proximal = batch.columns.behavior_logprobs
+        if self._proximal == "recompute":
+            proximal = read(self.tree_model, batch, micros, logprobs.Reading(temperature))[0]
+        frozen = (self._reference, self._teacher)
+        reference, teacher = (None if model is None else model.logprobs(batch, micros, temperature) for model in frozen)
+        return Known(proximal, reference, teacher)
 
-    def _accumulate(
-        self,
-        batch: TrainingBatch,
-        micros: Sequence[MicroBatch],
-        scale: Floats,
-        proximal: Floats,
-        fresh: Bools,
-        tally: Tally,
-    ) -> float:
+    def _prepared(self, objective: Objective, batch: TrainingBatch, part: Minibatch, known: Known) -> Minibatch:
+        """The minibatch with what the objective decided on the whole of it."""
+        chosen, update = survey(self.tree_model, batch, part.micros, known, self.settings.temperature)
+        if self._proximal == "current":
+            update = replace(update, proximal_logprobs=update.logprobs)
+        decided = objective.prepare(update)
+
+        def spread(values: Floats) -> Floats:
+            column = np.zeros(len(batch.columns), np.float32)
+            column[chosen] = values
+            return column
+
+        scale = spread(batch.scale[chosen] / part.share * decided.weight)
+        advantage = spread(decided.advantage)
+        silence = ""
+        if decided.learning_rate == 0:
+            silence = "the method's gate closed"
+        elif not np.any(scale * advantage):
+            silence = "no token has an advantage after the method's weights"
+        return replace(
+            part,
+            scale=scale,
+            advantage=advantage,
+            learning_rate=decided.learning_rate,
+            term_weights=tuple(None if w is None else spread(w) for w in decided.term_weights),
+            silence=silence,
+        )
+
+    def _accumulate(self, batch: TrainingBatch, part: Minibatch, known: Known, fresh: Bools, tally: Tally) -> float:
         """Sums the gradient of a minibatch up in the parameters; returns its loss."""
         self.optimizer.zero_grad(set_to_none=True)
+        reading = logprobs.Reading(
+            self.settings.temperature,
+            entropy=self._needs_entropy or self.settings.report_entropy,
+            differentiable=self._needs_entropy,
+            statistic=self._statistic,
+        )
         total = 0.0
-        for micro in micros:
+        for micro in part.micros:
             column = micro.tree.column
-            scores = self.tree_model.scores(
-                micro.tree,
-                temperature=self.settings.temperature,
-                entropy=self._needs_entropy or self.settings.report_entropy,
-                differentiable=self._needs_entropy,
-            )
-            inputs = self._inputs(batch, micro, scores, proximal)
+            scores = self.tree_model.scores(micro.tree, reading)
+            inputs = self._inputs(batch, part, known, micro, scores)
             output = self.objective(inputs)
-            coefficient = self._tensor(scale[column])
+            coefficient = self._tensor(part.scale[column])
             # A token of weight 0 is dropped, also where its loss is infinite.
             loss = torch.where(coefficient == 0, 0.0, coefficient * output.loss).sum()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -226,29 +288,38 @@ class TorchLearner:
         return total
 
     def _inputs(
-        self, batch: TrainingBatch, micro: MicroBatch, scores: logprobs.TokenScores, proximal: Floats
+        self, batch: TrainingBatch, part: Minibatch, known: Known, micro: MicroBatch, scores: logprobs.TokenScores
     ) -> LossInputs:
         column = micro.tree.column
         now = scores.logprobs
+
+        def here(values: Floats | None) -> Tensor | None:
+            return None if values is None else self._tensor(values[column])
+
         return LossInputs(
             logprobs=now,
             behavior_logprobs=self._tensor(batch.columns.behavior_logprobs[column]),
-            proximal_logprobs=now.detach() if self._proximal == "current" else self._tensor(proximal[column]),
-            advantage=self._tensor(batch.advantage[column]),
+            proximal_logprobs=now.detach() if self._proximal == "current" else self._tensor(known.proximal[column]),
+            advantage=self._tensor(part.advantage[column]),
             row=self._tensor(micro.row),
             trajectory=self._tensor(micro.trajectory),
+            reference_logprobs=here(known.reference),
             entropy=scores.entropy if self._needs_entropy else None,
+            index=self._tensor(batch.table.index[batch.columns.row[column]].astype(np.int64)),
+            teacher_logprobs=here(known.teacher),
+            statistic=scores.statistic,
+            term_weights=tuple(here(weight) for weight in part.term_weights),
         )
 
-    def _step(self, norm: float) -> bool:
-        """One optimiser step; True where the gradient was clipped for it."""
+    def _step(self, norm: float, factor: float) -> bool:
+        """One optimiser step at `factor` of the learning rate; True where the gradient was clipped for it."""
         clip = 0 < self.settings.gradient_clip < norm
         if clip:
             torch.nn.utils.clip_grads_with_norm_(
                 self.trained.values(), self.settings.gradient_clip, torch.tensor(norm, device=self.tree_model.device)
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = factor * self._learning_rate()
         with self._held("weights"):
             self.optimizer.step()
         self.version += 1
@@ -286,6 +357,8 @@ class TorchLearner:
 
 def _silent_without_advantage(objective: Callable[[LossInputs], LossOutput]) -> bool:
     """True where an advantage of 0 gives loss and gradient 0 (a surrogate without regularisers): seen by trying."""
+    if getattr(objective, "regularisers", ()):
+        return False
     generator = torch.Generator().manual_seed(0)
     behavior, proximal, logprobs_ = (-3 * torch.rand(16, generator=generator) for _ in range(3))
     logprobs_.requires_grad_()

@@ -7,6 +7,7 @@ float32, divided by the temperature, and made again in the backward pass where t
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,20 @@ class TokenScores:
 
     logprobs: Tensor
     entropy: Tensor | None
+    statistic: Tensor | None = None
+    "What `Reading.statistic` made of the logits that each token was drawn from."
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is wanted of the logits beside the log-probability of the token."""
+
+    temperature: float
+    entropy: bool = False
+    differentiable: bool = False
+    "The entropy's gradient is wanted too."
+    statistic: Callable[[Tensor], Tensor] | None = None
+    "From tempered logits [m, vocabulary] to [m]; always with its gradient."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,39 +88,45 @@ class TreeModel:
         states: Tensor = output.last_hidden_state[0, : len(tree)]
         return states
 
-    def scores(self, tree: TokenTree, *, temperature: float, entropy: bool, differentiable: bool) -> TokenScores:
-        """`entropy` asks for it; `differentiable` says that its gradient is wanted too."""
+    def scores(self, tree: TokenTree, reading: Reading) -> TokenScores:
         # Identical samples share a position: its logits are made once.
         position, first, inverse = np.unique(tree.position, return_index=True, return_inverse=True)
         predictor = torch.from_numpy(tree.predictor[first]).to(self.device)
         target = torch.from_numpy(tree.token[position].astype(np.int64)).to(self.device)
         states = self.hidden(tree).index_select(0, predictor)
-        logprobs, entropies = self._read(states, target, temperature, entropy, differentiable)
+        logprobs, entropies, statistics = self._read(states, target, reading)
         back = torch.from_numpy(inverse.reshape(-1)).to(self.device)
-        return TokenScores(logprobs[back], entropies[back] if entropies is not None else None)
+        return TokenScores(
+            logprobs[back],
+            entropies[back] if reading.entropy else None,
+            statistics[back] if reading.statistic is not None else None,
+        )
 
-    def _read(
-        self, states: Tensor, target: Tensor, temperature: float, entropy: bool, differentiable: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        def chunk(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, states: Tensor, target: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability, entropy and statistic of each row; the last two are fillers where not asked for."""
+
+        def chunk(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with self._computing():
                 logits = self.head(part)
-            logp = torch.log_softmax(logits.float() / temperature, dim=-1)
+            tempered = logits.float() / reading.temperature
+            logp = torch.log_softmax(tempered, dim=-1)
             chosen = logp.gather(1, ids[:, None])[:, 0]
-            if not entropy:
-                return chosen, chosen.detach()
-            with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-                return chosen, -(logp.exp() * logp).sum(-1)
+            entropy = statistic = chosen.detach()
+            if reading.entropy:
+                with torch.set_grad_enabled(reading.differentiable and torch.is_grad_enabled()):
+                    entropy = -(logp.exp() * logp).sum(-1)
+            if reading.statistic is not None:
+                statistic = reading.statistic(tempered)
+            return chosen, entropy, statistic
 
         size = max(self.head_elements // int(self.body.config.get_text_config().vocab_size), 1)
         if len(states) <= size:
-            chosen, spread = chunk(states, target)
-            return chosen, spread if entropy else None
+            return chunk(states, target)
         parts = [
             checkpoint(chunk, part, ids, use_reentrant=False, preserve_rng_state=False)
             for part, ids in zip(torch.split(states, size), torch.split(target, size), strict=True)
         ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]) if entropy else None
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
 
     def _computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
@@ -155,7 +176,7 @@ def score(model: TreeModel, tokens: TokenIds) -> Floats:
     result = np.zeros(len(tokens), np.float32)
     if len(tokens) > 1:
         with torch.no_grad():
-            found = model.scores(chain(tokens), temperature=1.0, entropy=False, differentiable=False)
+            found = model.scores(chain(tokens), Reading(temperature=1.0))
         result[1:] = found.logprobs.cpu().numpy()
     return result
 
@@ -179,7 +200,7 @@ def _prove(tree: TreeModel, base: Any) -> None:
         contexts[-1].column[0] = -1
         start += len(path) - 1
     with torch.no_grad():
-        found = tree.scores(build_tree(contexts), temperature=1.0, entropy=False, differentiable=False).logprobs
+        found = tree.scores(build_tree(contexts), Reading(temperature=1.0)).logprobs
         wanted = torch.cat([_plain(tree, base, torch.from_numpy(path).to(tree.device)) for path in paths])
     worst = float((found - wanted).abs().max())
     if not worst <= (1e-3 if tree.dtype == torch.float32 else 0.5):

@@ -32,7 +32,7 @@ class Run(Protocol):
         """Whole groups, none of them staler than the bound at `version`."""
         ...
 
-    def credit(self, groups: Sequence[Group]) -> TrainingBatch:
+    async def credit(self, groups: Sequence[Group]) -> TrainingBatch:
         """The groups as columns, with advantages and global denominators."""
         ...
 
@@ -55,7 +55,7 @@ async def train(run: Run) -> None:
         while run.batch < run.batches:
             version = await run.publish()
             groups = await run.collect(version)
-            batch = run.credit(groups)
+            batch = await run.credit(groups)
             await _to_the_end(run.update(batch))
             await run.report()
             await run.save()

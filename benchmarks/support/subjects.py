@@ -19,6 +19,7 @@ from agentrl.rollout.context import Append
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.warm_start import demonstrate, vocabulary
 from agentrl.types import Group, Task
 
@@ -39,9 +40,8 @@ class Subject:
 
     def rollout(self, engine: Engine, concurrency: int, seed: int = 0) -> RolloutEngine:
         slots = Supervision(environment_slots=concurrency, engine_slots=concurrency)
-        return RolloutEngine(
-            self.factory, engine, self.renderer, limits=self.limits, supervision=slots, context=Append(), seed=seed
-        )
+        player = TokenPlayer(engine, self.renderer)
+        return RolloutEngine(self.factory, player, limits=self.limits, supervision=slots, seed=seed)
 
 
 def keydoor() -> Environment:

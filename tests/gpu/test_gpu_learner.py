@@ -14,7 +14,7 @@ from forests import random_batch, row_by_row, tiny_llama, tiny_qwen3
 
 from agentrl.losses.objective import LossInputs, LossOutput
 from agentrl.training.learner import LearnerSettings, LoraSettings, TorchLearner
-from agentrl.training.logprobs import tree_model
+from agentrl.training.logprobs import Reading, tree_model
 from agentrl.training.tree import build_tree
 
 pytestmark = pytest.mark.gpu
@@ -59,7 +59,7 @@ def test_flex_attention_equals_sdpa_in_value_and_gradient(make: Callable[[], Any
     results = []
     for kernel in ("flex", "blocks"):
         model = make().cuda()
-        found = tree_model(model, kernel=kernel).scores(tree, temperature=0.9, entropy=True, differentiable=True)
+        found = tree_model(model, kernel=kernel).scores(tree, Reading(0.9, entropy=True, differentiable=True))
         assert found.entropy is not None
         (found.logprobs.mean() + found.entropy.mean()).backward()
         results.append((found.logprobs, found.entropy, {n: p.grad for n, p in model.named_parameters()}))
@@ -90,9 +90,7 @@ def test_bfloat16_trees_are_as_near_to_float32_as_bfloat16_rows_are(kernel: Any)
     low = tiny_llama().bfloat16().cuda()
     for parameter in low.parameters():
         parameter.requires_grad_(False)
-    found = tree_model(low, kernel=kernel).scores(
-        build_tree(batch.contexts), temperature=1.0, entropy=False, differentiable=False
-    )
+    found = tree_model(low, kernel=kernel).scores(build_tree(batch.contexts), Reading(1.0))
     rows = row_by_row(tiny_llama().bfloat16(), batch)[0].detach()
     ours, theirs = (found.logprobs.cpu() - exact).abs().mean(), (rows - exact).abs().mean()
     assert float(ours) < 0.03 and float(ours) < 2 * float(theirs) + 1e-3

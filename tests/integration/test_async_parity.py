@@ -13,7 +13,7 @@ from agentrl.method import Method
 from agentrl.plugins import load_host
 from agentrl.protocols import GenerateRequest
 from agentrl.rendering import make_renderer
-from agentrl.rollout.episode import sampling_seed
+from agentrl.rollout.decisions import sampling_seed
 from agentrl.store.records import read_trajectories
 from agentrl.tasks.samplers import SequentialSampler
 from agentrl.training.metrics import read_metrics

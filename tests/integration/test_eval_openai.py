@@ -14,8 +14,10 @@ from tool_desk.env import ToolDesk
 from agentrl import Task
 from agentrl.engines.openai import OpenAIEngine
 from agentrl.environment import adapt
-from agentrl.evaluation.chat import ChatLimits, ChatRollout
 from agentrl.evaluation.harness import Evaluation, evaluate
+from agentrl.rollout.chat import ChatPlayer
+from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.types import Status, Trajectory
 
 LEVEL = "hard"
@@ -56,9 +58,11 @@ def _completion(message: dict[str, Any]) -> Answer:
 
 async def measure(url: str, tasks: Sequence[Task]) -> tuple[Evaluation, Trajectory]:
     engine = OpenAIEngine(url + "/v1", "oracle-1")
-    limits = ChatLimits(temperature=0.0, concurrency=4, backoff=0.001)
+    limits, slots = EpisodeLimits(temperature=0.0), Supervision(environment_slots=4, backoff=0.001)
     try:
-        async with ChatRollout(lambda: adapt(ToolDesk(level=LEVEL)), engine, limits=limits) as rollout:
+        async with RolloutEngine(
+            lambda: adapt(ToolDesk(level=LEVEL)), ChatPlayer(engine), limits=limits, supervision=slots
+        ) as rollout:
             result = await evaluate(rollout, tasks, attempts=1, temperature=0.0, update=0)
             return result, await rollout.episode(tasks[0], 0)
     finally:

@@ -22,6 +22,7 @@ from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import Supervision
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.store.ledger import Ledger
 from agentrl.tasks.samplers import SequentialSampler
 from agentrl.types import Group, Task
@@ -84,7 +85,7 @@ async def life(
             sampler.restore(head.sampler)
         state = ledger.resume(engine.version, bound)
         ledger.last = last
-        rollout = RolloutEngine(World(), engine, Renderer(), supervision=QUICK, seed=5)
+        rollout = RolloutEngine(World(), TokenPlayer(engine, Renderer()), supervision=QUICK, seed=5)
         shape = BatchShape(groups=2, group_size=2, max_staleness=bound)
         try:
             async with rollout, Collector(rollout, Independent(), sampler, ledger, shape, keep=uneven) as collector:

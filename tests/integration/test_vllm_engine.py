@@ -8,7 +8,7 @@ import importlib.util
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ pytestmark = [
 ]
 
 VOCABULARY = 128
+POLL = 0.02
 PROMPT = token_ids(np.random.default_rng(1).integers(0, VOCABULARY, 24))
 
 
@@ -204,25 +205,29 @@ async def test_a_prompt_near_the_limit_ends_by_length(world: World) -> None:
 async def test_cancelling_ends_the_request_in_the_server(world: World) -> None:
     prompt = token_ids([7] * 10)
     tasks = [asyncio.create_task(world.engine.generate(world.ask(prompt, max_tokens=1000))) for _ in range(16)]
-    await asyncio.sleep(0.3)
-    assert (await world.engine.health()).running == 16
+    await under_way(world, tasks)
+    # While all are held none can end by itself.
+    await world.engine.pause()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    # All 16 places were taken; were they still, this would wait for a thousand tokens of each.
-    async with asyncio.timeout(5):
-        await world.engine.generate(world.ask(max_tokens=1))
+    while await requests_in_server(world) != (0, 0):
+        await asyncio.sleep(POLL)
+    await world.engine.resume()
+    await world.engine.generate(world.ask(max_tokens=1))
     assert (await world.engine.health()).running == 0
 
 
 async def test_pause_holds_and_resume_continues_with_the_same_tokens(world: World) -> None:
-    alone = await world.engine.generate(world.ask(temperature=0.0, max_tokens=200))
-    held = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=200)))
-    await asyncio.sleep(0.1)
+    alone = await world.engine.generate(world.ask(temperature=0.0, max_tokens=1500))
+    held = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=1500)))
+    await under_way(world, [held])
     await world.engine.pause()
     assert await world.engine.api.paused()
     queued = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=1)))
+    before = await requests_in_server(world)
     await asyncio.sleep(0.5)
+    assert await requests_in_server(world) == before
     assert not held.done()
     assert not queued.done()
     await world.engine.resume()
@@ -258,7 +263,7 @@ async def test_no_key_or_value_of_old_weights_is_reused(world: World) -> None:
 
 async def test_requests_in_flight_go_on_and_say_where_the_version_changed(world: World) -> None:
     tasks = [asyncio.create_task(world.engine.generate(world.ask(seed=s, max_tokens=1500))) for s in range(4)]
-    await asyncio.sleep(0.7)
+    await under_way(world, tasks)
     # Paused by the caller, and the publish leaves it paused.
     await world.engine.pause()
     old = copy.deepcopy(world.model)
@@ -333,7 +338,7 @@ async def test_a_killed_server_is_a_fault_and_comes_back_with_the_latest_weights
     group = process.group
     assert group is not None
     request = asyncio.create_task(world.engine.generate(world.ask(max_tokens=900)))
-    await asyncio.sleep(0.3)
+    await under_way(world, [request])
     os.kill(group, signal.SIGKILL)
     with pytest.raises(InfrastructureFault, match=r"(?s)died during a request: .*SIGKILL.*vllm\.log"):
         await request
@@ -373,6 +378,24 @@ async def test_a_killed_owner_leaves_no_process(world: World) -> None:
         await owner.wait()
     group = vllm_warden.labelled(label)
     await until(lambda: not label.exists() and not vllm_warden.group_alive(group), seconds=30)
+
+
+async def requests_in_server(world: World) -> tuple[int, int]:
+    """How many requests its worker keeps, and how many tokens of theirs it has computed."""
+    answer = await world.engine.api.call_worker("agentrl_requests")
+    return answer["requests"], answer["tokens"]
+
+
+async def under_way(world: World, tasks: Sequence[asyncio.Task[Completion]]) -> None:
+    """Until the server samples for all of them."""
+    while True:
+        requests, tokens = await requests_in_server(world)
+        # Beyond what their prompts hold.
+        if requests == len(tasks) and tokens > 50 * len(tasks):
+            return
+        for task in tasks:
+            assert not task.done(), f"it ended before the others began: {await task}"
+        await asyncio.sleep(POLL)
 
 
 async def until(fact: Callable[[], bool], seconds: float) -> None:

@@ -19,9 +19,14 @@ SOURCES = sorted(
 MAY_IMPORT_TORCH = (
     "losses/",
     "training/",
+    "rewards/prm",
+    "rewards/progress",
+    "rewards/step_model",
     "engines/transformers",
     # Imported by vLLM's own processes, or inside functions.
+    "engines/vllm_buffer",
     "engines/vllm_fingerprint",
+    "engines/vllm_scheduler",
     "engines/vllm_seeds",
     "engines/vllm_worker",
 )

@@ -14,12 +14,16 @@ from agentrl import Action, Env, Task, call, say, tool
 from agentrl.adapter import Adapter
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError, InfrastructureFault
-from agentrl.evaluation.chat import ChatLimits, ChatRollout
 from agentrl.evaluation.harness import evaluate
-from agentrl.protocols import ChatReply, Environment, Usage
+from agentrl.protocols import ChatEngine, ChatReply, ContextPolicy, Environment, Usage
+from agentrl.rollout.chat import ChatPlayer
+from agentrl.rollout.context import Append
+from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.types import Finish, Message, Observation, SamplingParams, Status, Step, StepResult, ToolSpec
 
-QUICK = ChatLimits(backoff=0.001)
+QUICK = Supervision(backoff=0.001, failure_bound=1.0)
+ONCE = Supervision(attempts=1, failure_bound=1.0)
 TASK = Task("t", "bell")
 Answer = Callable[[Sequence[Message]], Action | Exception]
 
@@ -49,6 +53,19 @@ class Chat:
         if isinstance(action, Exception):
             raise action
         return ChatReply(action, self._finish, Usage(sum(len(m.content) for m in messages), 7))
+
+
+def chat(
+    world: Callable[[], Environment],
+    engine: ChatEngine,
+    limits: EpisodeLimits | None = None,
+    supervision: Supervision | None = None,
+    *,
+    context: ContextPolicy | None = None,
+    seed: int = 0,
+) -> RolloutEngine:
+    player = ChatPlayer(engine, context or Append())
+    return RolloutEngine(world, player, limits=limits, supervision=supervision, seed=seed)
 
 
 class Bell(Env):
@@ -137,8 +154,8 @@ async def test_the_oracle_wins_every_request_of_the_desk_through_a_chat(level: s
     tasks, answer = desk_answer(level)
     assert len(tasks) >= 8
     engine = Chat(answer, latency=0.001)
-    limits = ChatLimits(concurrency=3, temperature=0.0)
-    async with ChatRollout(lambda: adapt(ToolDesk(level=level)), engine, limits=limits) as rollout:  # type: ignore[arg-type]
+    limits, slots = EpisodeLimits(temperature=0.0), Supervision(environment_slots=3)
+    async with chat(lambda: adapt(ToolDesk(level=level)), engine, limits, slots) as rollout:  # type: ignore[arg-type]
         result = await evaluate(rollout, tasks, attempts=2, temperature=0.0, update=0)
     assert result.success().value == 1.0 and result.faults() == 0 and result.mean_reward() == 1.0
     assert engine.peak == 3
@@ -154,9 +171,9 @@ async def test_the_oracle_finds_the_door_through_a_chat() -> None:
         assert isinstance(env, KeyDoor)
         return next(env.oracle(task))
 
-    async with ChatRollout(street, Chat(answer)) as rollout:
+    async with chat(street, Chat(answer)) as rollout:
         trajectory = await rollout.episode(task, 0)
-        idle = await ChatRollout(street, Chat(lambda messages: say("hm"))).episode(task, 0)
+        idle = await chat(street, Chat(lambda messages: say("hm"))).episode(task, 0)
     assert trajectory.status is Status.OK and trajectory.success
     assert all(step.anchor for step in trajectory.steps)
     assert idle.status is Status.TRUNCATED and not idle.success and len(idle.steps) == KeyDoor().max_steps
@@ -164,7 +181,7 @@ async def test_the_oracle_finds_the_door_through_a_chat() -> None:
 
 async def test_every_request_shows_the_whole_episode_and_its_usage_is_kept() -> None:
     engine = Chat(ringing)
-    trajectory = await ChatRollout(Street(), engine).episode(TASK, 2)
+    trajectory = await chat(Street(), engine).episode(TASK, 2)
     first = Message("user", "Ring.")
     made = Message("assistant", "", call("ring").tool_calls)
     assert engine.asked[2] == (first, made, Message("tool", "rung 1", name="ring"), made, engine.asked[2][-1])
@@ -180,8 +197,8 @@ async def test_every_request_shows_the_whole_episode_and_its_usage_is_kept() -> 
 async def test_seeds_depend_on_the_place_of_the_step_and_fit_31_bits() -> None:
     engine, other = Chat(ringing), Chat(ringing)
     for member in (0, 1, 0):
-        await ChatRollout(Street(), engine, seed=3).episode(TASK, member)
-    await ChatRollout(Street(), other, seed=4).episode(TASK, 0)
+        await chat(Street(), engine, seed=3).episode(TASK, member)
+    await chat(Street(), other, seed=4).episode(TASK, 0)
     seeds = [sampling.seed or 0 for sampling in engine.samplings]
     assert seeds[:3] == seeds[6:] and len(set(seeds[:6])) == 6
     assert not {sampling.seed for sampling in other.samplings} & set(seeds)
@@ -194,7 +211,7 @@ async def test_a_context_policy_chooses_what_is_shown() -> None:
             return (Message("user", f"after {len(steps)}"),) if len(steps) == 1 else None
 
     engine = Chat(ringing)
-    trajectory = await ChatRollout(Street(), engine, context=Last()).episode(TASK, 0)
+    trajectory = await chat(Street(), engine, context=Last()).episode(TASK, 0)
     assert engine.asked[1] == (Message("user", "after 1"),)
     assert [message.content for message in engine.asked[2]] == ["after 1", "", "rung 2"]
     assert [step.context for step in trajectory.steps] == [None, None, "t-0.1"] and trajectory.forks == 1
@@ -206,7 +223,7 @@ async def test_a_malformed_call_is_told_and_the_episode_goes_on() -> None:
 
     for factory in (Street(), Plain):
         engine = Chat(answer)
-        trajectory = await ChatRollout(factory, engine).episode(TASK, 0)
+        trajectory = await chat(factory, engine).episode(TASK, 0)
         assert engine.asked[1][-1] == Message("user", "the arguments are not JSON")
         assert [step.error for step in trajectory.steps] == ["the arguments are not JSON", ""]
         assert trajectory.success and trajectory.status is Status.OK
@@ -214,21 +231,21 @@ async def test_a_malformed_call_is_told_and_the_episode_goes_on() -> None:
 
 async def test_an_answer_that_was_cut_off_is_a_mistake_and_mistakes_in_a_row_end_the_episode() -> None:
     engine = Chat(lambda messages: say("well"), finish=Finish.LENGTH)
-    trajectory = await ChatRollout(Street(), engine, limits=ChatLimits(max_policy_errors=2)).episode(TASK, 0)
+    trajectory = await chat(Street(), engine, limits=EpisodeLimits(max_policy_errors=2)).episode(TASK, 0)
     assert trajectory.status is Status.POLICY_ERROR and trajectory.steps[-1].terminated
     assert "cut off" in engine.asked[1][-1].content and engine.asked[1][1] == Message("assistant", "well")
     assert trajectory.steps[-1].scores["success"] == 0.0 and not trajectory.success
 
 
 async def test_limits_truncate_and_the_environment_grades_at_ours() -> None:
-    short = await ChatRollout(Street(), Chat(ringing), limits=ChatLimits(max_steps=2)).episode(TASK, 0)
+    short = await chat(Street(), Chat(ringing), limits=EpisodeLimits(max_steps=2)).episode(TASK, 0)
     assert short.status is Status.TRUNCATED and len(short.steps) == 2
     assert short.steps[-1].truncated and short.steps[-1].scores["success"] == 0.0
-    full = await ChatRollout(Street(), Chat(ringing, context=20), limits=ChatLimits(max_tokens=8)).episode(TASK, 0)
+    full = await chat(Street(), Chat(ringing, context=20), limits=EpisodeLimits(max_tokens=8)).episode(TASK, 0)
     assert full.status is Status.TRUNCATED and len(full.steps) == 1
     assert full.steps[-1].truncated and full.steps[-1].scores["success"] == 0.0
     with pytest.raises(ConfigError, match=r"max_tokens is 20.*context of 20"):
-        ChatRollout(Street(), Chat(ringing, context=20), limits=ChatLimits(max_tokens=20))
+        chat(Street(), Chat(ringing, context=20), limits=EpisodeLimits(max_tokens=20))
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), TimeoutError("slow")])
@@ -236,8 +253,8 @@ async def test_a_passing_fault_of_the_world_is_retried_in_a_fresh_one(fault: Exc
     faults = iter([None, fault, None, fault])
     street, calm = Street(lambda: Bell(lambda: next(faults, None))), Chat(ringing)
     engine = Chat(ringing)
-    trajectory = await ChatRollout(street, engine, limits=QUICK).episode(TASK, 0)
-    await ChatRollout(Street(), calm, limits=QUICK).episode(TASK, 0)
+    trajectory = await chat(street, engine, supervision=QUICK).episode(TASK, 0)
+    await chat(Street(), calm, supervision=QUICK).episode(TASK, 0)
     assert trajectory.status is Status.OK and trajectory.attempt == 2 and len(trajectory.steps) == 3
     assert len(street.made) == 3 and street.all_closed()
     assert engine.samplings[-3:] == calm.samplings
@@ -247,7 +264,7 @@ async def test_a_passing_fault_of_the_world_is_retried_in_a_fresh_one(fault: Exc
     ("make", "answer", "status", "words"),
     [
         (lambda: Bell(lambda: OSError("bell broke")), ringing, Status.ENVIRONMENT_ERROR, "bell broke"),
-        (lambda: 1 / 0, ringing, Status.ENVIRONMENT_ERROR, "making the environment raised ZeroDivisionError"),
+        (lambda: 1 / 0, ringing, Status.ENVIRONMENT_ERROR, "the environment cannot be made: ZeroDivisionError"),
         (lambda: Plain(float("nan")), ringing, Status.ENVIRONMENT_ERROR, "reward nan at step 0"),
         (Bell, lambda messages: InfrastructureFault("503"), Status.INFRASTRUCTURE_ERROR, "InfrastructureFault: 503"),
         (Bell, lambda messages: ValueError("odd"), Status.INFRASTRUCTURE_ERROR, "ValueError: odd"),
@@ -257,7 +274,7 @@ async def test_a_lasting_fault_is_recorded_and_never_scored(
     make: Callable[[], Env], answer: Answer, status: Status, words: str
 ) -> None:
     street = Street(make)
-    async with ChatRollout(street, Chat(answer), limits=QUICK) as rollout:
+    async with chat(street, Chat(answer), supervision=QUICK) as rollout:
         result = await evaluate(rollout, [TASK], attempts=1, temperature=1.0, update=0)
     assert result.attempts[0].status == status and words in result.attempts[0].error
     assert result.faults() == 1 and result.successes() == {}
@@ -280,24 +297,24 @@ async def test_every_wait_has_its_deadline(hangs: str, latency: float, status: S
         world.step_deadline = world.reset_deadline = 0.05
         return world
 
-    limits = ChatLimits(attempts=1, reply_deadline=0.05, close_deadline=0.05)
+    limits = EpisodeLimits(generate_deadline=0.05, close_deadline=0.05)
     async with asyncio.timeout(5):
-        trajectory = await ChatRollout(make, Chat(ringing, latency=latency), limits=limits).episode(TASK, 0)
+        trajectory = await chat(make, Chat(ringing, latency=latency), limits, ONCE).episode(TASK, 0)
     assert trajectory.status is status and words in trajectory.error
 
 
 async def test_worlds_without_deadlines_of_their_own_are_cut_at_ours() -> None:
-    limits = ChatLimits(attempts=1, step_deadline=0.05, episode_deadline=5)
-    late = await ChatRollout(lambda: Plain(hangs=True), Chat(ringing), limits=limits).episode(TASK, 0)
+    limits = EpisodeLimits(step_deadline=0.05, episode_deadline=5)
+    late = await chat(lambda: Plain(hangs=True), Chat(ringing), limits, ONCE).episode(TASK, 0)
     assert late.status is Status.ENVIRONMENT_ERROR and "within 0.05 s (step_deadline)" in late.error
-    limits = ChatLimits(attempts=1, episode_deadline=0.05)
-    late = await ChatRollout(lambda: Plain(hangs=True), Chat(ringing), limits=limits).episode(TASK, 0)
+    limits = EpisodeLimits(episode_deadline=0.05)
+    late = await chat(lambda: Plain(hangs=True), Chat(ringing), limits, ONCE).episode(TASK, 0)
     assert late.status is Status.INFRASTRUCTURE_ERROR and "episode_deadline" in late.error
 
 
 async def test_a_cancelled_evaluation_closes_every_environment() -> None:
     street = Street()
-    async with ChatRollout(street, Chat(ringing, latency=30)) as rollout:
+    async with chat(street, Chat(ringing, latency=30)) as rollout:
         work = asyncio.create_task(evaluate(rollout, [TASK], attempts=4, temperature=1.0, update=0))
         await asyncio.sleep(0.05)
         work.cancel()
@@ -308,7 +325,7 @@ async def test_a_cancelled_evaluation_closes_every_environment() -> None:
 
 async def test_closing_the_rollout_ends_what_still_plays() -> None:
     street = Street()
-    async with ChatRollout(street, Chat(ringing, latency=30)) as rollout:
+    async with chat(street, Chat(ringing, latency=30)) as rollout:
         work = asyncio.create_task(rollout.episode(TASK, 0))
         await asyncio.sleep(0.05)
     assert street.all_closed()
@@ -318,14 +335,14 @@ async def test_closing_the_rollout_ends_what_still_plays() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"concurrency": 0}, "concurrency is 0"),
+        ({"max_context": 0}, "max_context is 0"),
         ({"temperature": -1.0}, "temperature is -1"),
-        ({"reply_deadline": 0.0}, "reply_deadline is 0"),
+        ({"generate_deadline": 0.0}, "generate_deadline is 0"),
     ],
 )
 def test_limits_that_end_nothing_are_refused(wrong: dict[str, float], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        ChatLimits(**wrong)  # type: ignore[arg-type]
+        EpisodeLimits(**wrong)  # type: ignore[arg-type]
 
 
 class Plain:
@@ -349,3 +366,21 @@ class Plain:
         return StepResult(Observation(()), self._reward, terminated=True)
 
     async def close(self) -> None: ...
+
+
+async def test_an_episode_that_we_end_is_graded_where_it_stands() -> None:
+    """One ring of three times wins; the model then says nothing but nonsense, or runs out of context."""
+
+    class Patient(Bell):
+        def done(self) -> bool:
+            return False
+
+    def once(messages: Sequence[Message]) -> Action:
+        return call("ring", times=3) if len(messages) == 1 else Action(error="nonsense")
+
+    wrong = await chat(Street(Patient), Chat(once), EpisodeLimits(max_policy_errors=2)).episode(TASK, 0)
+    assert wrong.status is Status.POLICY_ERROR and wrong.steps[-1].terminated and len(wrong.steps) == 3
+    full = await chat(Street(Patient), Chat(once, context=20), EpisodeLimits(max_tokens=8)).episode(TASK, 0)
+    assert full.status is Status.TRUNCATED and full.steps[-1].truncated and len(full.steps) == 1
+    for trajectory in (wrong, full):
+        assert trajectory.reward == 1.0 and trajectory.success and trajectory.steps[-1].scores["success"] == 1.0

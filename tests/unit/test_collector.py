@@ -20,6 +20,7 @@ from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine, oldest_version
 from agentrl.rollout.limits import Supervision
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import Group, Status, Task, Trajectory
 
 QUICK = Supervision(backoff=0.001, failure_window=10_000, attempts=1)
@@ -44,7 +45,7 @@ class Bench:
         self.ledger = ledger or Diary()
         self.records: list[Trajectory] = []
         self.rollout = RolloutEngine(
-            self.world, self.engine, Renderer(), supervision=supervision, on_trajectory=self.records.append
+            self.world, TokenPlayer(self.engine, Renderer()), supervision=supervision, on_trajectory=self.records.append
         )
         self.collector = Collector(self.rollout, strategy or Independent(), self.sampler, self.ledger, shape, keep=keep)
 
@@ -80,7 +81,7 @@ async def test_bound_zero_equals_a_plain_synchronous_run_number_for_number() -> 
         collected = await bench.train(4)
 
     plain, sampler, engine = [], SetSampler(), Engine()
-    async with RolloutEngine(World(trouble), engine, Renderer(), supervision=QUICK) as rollout:
+    async with RolloutEngine(World(trouble), TokenPlayer(engine, Renderer()), supervision=QUICK) as rollout:
         for _ in range(4):
             batch: list[Group] = []
             while len(batch) < 3:

@@ -119,7 +119,12 @@ def test_credit_follows_a_permutation_of_the_rows(
 ) -> None:
     table = table_of(groups)
     order = np.random.default_rng(seed).permutation(len(table))
-    shuffled = StepTable(**{name: getattr(table, name)[order] for name in StepTable.__dataclass_fields__})
+    columns = {
+        name: column[order]
+        for name in StepTable.__dataclass_fields__
+        if isinstance(column := getattr(table, name), np.ndarray)
+    }
+    shuffled = StepTable(**columns, tasks=table.tasks, scores={})
     np.testing.assert_allclose(rule(shuffled), rule(table)[order], atol=1e-9)
 
 

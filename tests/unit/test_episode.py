@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError, RenderingError
 from agentrl.protocols import ContextPolicy
 from agentrl.rollout.context import Append, Window, history
+from agentrl.rollout.decisions import sampling_seed
 from agentrl.rollout.demonstrate import play
-from agentrl.rollout.episode import Episode, Player, sampling_seed
+from agentrl.rollout.episode import Episode, Setting
 from agentrl.rollout.limits import EpisodeLimits
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import Action, Completion, Finish, Source, Status, Task, Trajectory
 
 
@@ -23,19 +25,20 @@ def task(length: int = 3) -> Task:
     return Task("t", "counter", data={"length": length})
 
 
-def player(
+def setting(
     engine: Engine, *, renderer: Renderer | None = None, context: ContextPolicy | None = None, **limits: float
-) -> Player:
-    return Player(engine, renderer or Renderer(), context or Append(), EpisodeLimits(**limits), seed=7)  # type: ignore[arg-type]
+) -> Setting:
+    who = TokenPlayer(engine, renderer or Renderer(), context or Append())
+    return Setting(who, EpisodeLimits(**limits), seed=7)  # type: ignore[arg-type]
 
 
-async def run(player: Player, length: int = 3, world: World | None = None) -> Trajectory:
-    return await Episode(player, task(length), group="g", member=0).play((world or World())())
+async def run(who: Setting, length: int = 3, world: World | None = None) -> Trajectory:
+    return await Episode(who, task(length), group="g", member=0).play((world or World())())
 
 
 async def test_an_episode_holds_what_was_sent_and_sampled() -> None:
     engine = Engine(lambda request: "a")
-    trajectory = await run(player(engine))
+    trajectory = await run(setting(engine))
     assert trajectory.status is Status.OK
     assert [step.reward for step in trajectory.steps] == [1.0, 1.0, 1.0]
     assert [step.anchor for step in trajectory.steps] == ["s0", "s1", "s2"]
@@ -62,7 +65,7 @@ def test_concatenated_deltas_are_what_the_engine_saw(
 ) -> None:
     engine = Engine(lambda request: answers[len(engine.requests)])
     context = Append() if window is None else Window(window)
-    who = player(
+    who = setting(
         engine,
         renderer=Renderer(extends),
         context=context,
@@ -85,7 +88,7 @@ def test_concatenated_deltas_are_what_the_engine_saw(
 
 async def test_a_malformed_call_is_told_to_the_model_and_does_not_touch_the_world() -> None:
     engine = Engine(lambda request: "!oops" if len(engine.requests) == 0 else "a")
-    trajectory = await run(player(engine), length=1)
+    trajectory = await run(setting(engine), length=1)
     assert [step.error for step in trajectory.steps] == ["malformed", ""]
     assert Renderer().decode(trajectory.steps[1].prompt) == "user:malformed"
     assert trajectory.steps[1].anchor == trajectory.steps[0].anchor == "s0"
@@ -93,7 +96,7 @@ async def test_a_malformed_call_is_told_to_the_model_and_does_not_touch_the_worl
 
 
 async def test_policy_errors_in_a_row_end_the_episode_without_success() -> None:
-    trajectory = await run(player(Engine(lambda request: "?"), max_policy_errors=2), length=9)
+    trajectory = await run(setting(Engine(lambda request: "?"), max_policy_errors=2), length=9)
     assert trajectory.status is Status.POLICY_ERROR
     assert [step.error for step in trajectory.steps] == ["what?", "what?"]
     assert trajectory.steps[-1].terminated and not trajectory.success
@@ -101,49 +104,49 @@ async def test_policy_errors_in_a_row_end_the_episode_without_success() -> None:
 
 async def test_a_good_step_between_policy_errors_resets_their_count() -> None:
     engine = Engine(lambda request: "?" if len(engine.requests) % 2 == 0 else "a")
-    trajectory = await run(player(engine, max_policy_errors=2), length=4)
+    trajectory = await run(setting(engine, max_policy_errors=2), length=4)
     assert trajectory.status is Status.OK
 
 
 async def test_the_step_limit_truncates_the_last_step_and_is_no_success() -> None:
-    trajectory = await run(player(Engine(lambda request: "a"), max_steps=2), length=5)
+    trajectory = await run(setting(Engine(lambda request: "a"), max_steps=2), length=5)
     assert trajectory.status is Status.TRUNCATED
     assert [step.truncated for step in trajectory.steps] == [False, True]
     assert trajectory.reward == 2.0 and not trajectory.success
 
 
 async def test_an_answer_cut_at_the_token_limit_is_a_policy_error() -> None:
-    trajectory = await run(player(Engine(lambda request: "aaaaaa"), max_tokens=4, max_policy_errors=1))
+    trajectory = await run(setting(Engine(lambda request: "aaaaaa"), max_tokens=4, max_policy_errors=1))
     assert trajectory.steps[0].finish is Finish.LENGTH
     assert "4 tokens" in trajectory.steps[0].error
     assert len(trajectory.steps[0].tokens) == 4
 
 
 async def test_a_full_context_truncates() -> None:
-    trajectory = await run(player(Engine(lambda request: "a"), max_context=35, max_tokens=8), length=9)
+    trajectory = await run(setting(Engine(lambda request: "a"), max_context=35, max_tokens=8), length=9)
     assert trajectory.status is Status.TRUNCATED
     assert len(trajectory.steps) == 2
 
 
 async def test_a_first_prompt_without_room_is_a_fault_that_says_the_numbers() -> None:
     with pytest.raises(EnvironmentFault, match=r"12 tokens.*context of 16"):
-        await run(player(Engine(), max_context=16, max_tokens=8))
+        await run(setting(Engine(), max_context=16, max_tokens=8))
 
 
 async def test_a_window_shows_the_task_and_the_last_steps() -> None:
-    trajectory = await run(player(Engine(lambda request: "a"), context=Window(1)), length=3)
+    trajectory = await run(setting(Engine(lambda request: "a"), context=Window(1)), length=3)
     third = Renderer().decode(trajectory.steps[2].prompt)
     assert trajectory.steps[2].context is None and trajectory.forks == 1
     assert third == "user:task t\n\n[1 earlier steps are not shown]\n\nsaw aassistant:auser:saw a"
 
 
 async def test_a_window_without_a_note_shows_nothing_of_what_is_left_out() -> None:
-    trajectory = await run(player(Engine(lambda request: "a"), context=Window(0, note="")), length=3)
+    trajectory = await run(setting(Engine(lambda request: "a"), context=Window(0, note="")), length=3)
     assert Renderer().decode(trajectory.steps[2].prompt) == "user:task t\n\nsaw a" and trajectory.forks == 2
 
 
 async def test_a_template_that_cannot_extend_forks_with_the_whole_history() -> None:
-    trajectory = await run(player(Engine(lambda request: "a"), renderer=Renderer(extends=False)), length=2)
+    trajectory = await run(setting(Engine(lambda request: "a"), renderer=Renderer(extends=False)), length=2)
     assert trajectory.forks == 1
     assert Renderer().decode(trajectory.steps[1].prompt) == "user:task tassistant:auser:saw a"
     final = trajectory.final
@@ -162,18 +165,18 @@ async def test_an_engine_that_changes_tokens_in_place_is_caught() -> None:
             return self.last
 
     with pytest.raises(InvalidDataError, match="recorded deltas"):
-        await run(player(Rude(lambda request: "a")), length=5)
+        await run(setting(Rude(lambda request: "a")), length=5)
 
 
 async def test_the_environment_is_cut_at_its_deadline() -> None:
     world = World(lambda verb, task, step: 30.0 if verb == "step" else None)
     with pytest.raises(EnvironmentFault, match=r"step of task 't' did not come back within 0.02 s"):
-        await run(player(Engine(), step_deadline=0.02), world=world)
+        await run(setting(Engine(), step_deadline=0.02), world=world)
 
 
 async def test_the_engine_is_cut_at_its_deadline() -> None:
     with pytest.raises(InfrastructureFault, match=r"step 0 of g-0 within 0.02 s"):
-        await run(player(Engine(latency=lambda request: 30.0), generate_deadline=0.02))
+        await run(setting(Engine(latency=lambda request: 30.0), generate_deadline=0.02))
 
 
 async def test_a_reward_that_is_not_finite_is_a_fault() -> None:
@@ -189,13 +192,13 @@ async def test_a_reward_that_is_not_finite_is_a_fault() -> None:
             return instance
 
     with pytest.raises(EnvironmentFault, match="reward nan"):
-        await run(player(Engine()), world=Nan())
+        await run(setting(Engine()), world=Nan())
 
 
 async def test_an_observation_of_ten_megabytes_is_a_fault() -> None:
     huge = Task("t" * 10_000_000, "counter", data={"length": 1})
     with pytest.raises(EnvironmentFault, match="10,000,005 characters"):
-        await Episode(player(Engine()), huge, group="g", member=0).play(World()())
+        await Episode(setting(Engine()), huge, group="g", member=0).play(World()())
 
 
 def test_sampling_seeds_depend_on_every_part_of_the_place_and_on_nothing_else() -> None:

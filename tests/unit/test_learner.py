@@ -13,9 +13,11 @@ import pytest
 import torch
 from forests import VOCABULARY, random_batch, row_by_row, tiny_llama, tiny_qwen3
 
-from agentrl.batch import Context, TrainingBatch
+from agentrl.batch import Context, TrainingBatch, UpdateColumns
 from agentrl.errors import ConfigError, TrainingError
-from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal, token_ratio
+from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal, Term, token_ratio
+from agentrl.losses.regularisers import kl_to_reference
+from agentrl.losses.surrogates import clipped, reinforce
 from agentrl.training.dump import load_batch
 from agentrl.training.learner import LearnerSettings, LoraSettings, TorchLearner
 
@@ -331,9 +333,145 @@ def test_full_fine_tuning_refuses_bfloat16_weights() -> None:
         TorchLearner(tiny_llama().bfloat16(), PolicyGradient(), settings=SGD)
 
 
-def test_a_reference_policy_is_refused_with_its_reason() -> None:
-    with pytest.raises(ConfigError, match="no reference model"):
-        TorchLearner(tiny_llama(), PolicyGradient(needs_reference=True), settings=SGD)
+def test_a_teacher_that_is_missing_is_refused_with_its_reason() -> None:
+    with pytest.raises(ConfigError, match="a teacher and none is given"):
+        TorchLearner(tiny_llama(), Objective(token_ratio, reinforce(), needs_teacher=True), settings=SGD)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_the_reference_stays_where_training_started(lora: LoraSettings | None) -> None:
+    batch = random_batch(3)
+    start = {name: values.copy() for name, values in scored(tiny_llama(), batch).items()}
+    seen: list[Any] = []
+
+    def distance(inputs: LossInputs) -> torch.Tensor:
+        assert inputs.reference_logprobs is not None
+        seen.append((inputs.reference_logprobs.clone(), (inputs.logprobs - inputs.reference_logprobs).detach()))
+        return kl_to_reference(inputs)
+
+    objective = Objective(token_ratio, clipped(), regularisers=(Term(0.5, distance),), needs_reference=True)
+    settings = replace(SGD, lora=lora, learning_rate=5e-2, micro_batch_tokens=10_000)
+    learner = TorchLearner(tiny_llama(), objective, settings=settings)
+    for _ in range(3):
+        assert learner.update(batch).updated
+    for reference, _ in seen:
+        np.testing.assert_allclose(reference.numpy(), start["logprobs"], atol=1e-5)
+    assert float(seen[0][1].abs().max()) < 1e-5
+    assert float(seen[2][1].abs().max()) > 1e-2
+
+
+def scored(model: Any, batch: TrainingBatch) -> dict[str, Any]:
+    """Log-probability and entropy of each column, row by row."""
+    with torch.no_grad():
+        logprobs, entropy = row_by_row(model, batch)
+    return {"logprobs": logprobs.numpy(), "entropy": entropy.numpy()}
+
+
+def test_a_survey_sees_the_whole_update_whatever_the_micro_batches() -> None:
+    batch = random_batch(5)
+    wanted = scored(tiny_llama(), batch)
+    for tokens in (1, 10_000):
+        seen: list[UpdateColumns] = []
+
+        def weight(update: UpdateColumns, seen: list[UpdateColumns] = seen) -> Any:
+            seen.append(update)
+            return (update.entropy >= np.median(update.entropy)).astype(np.float32)
+
+        objective = Objective(token_ratio, clipped(), weights=(weight,))
+        learner = TorchLearner(tiny_llama(), objective, settings=replace(SGD, micro_batch_tokens=tokens))
+        found = gradient_of(learner, batch)
+        (update,) = seen
+        np.testing.assert_allclose(update.logprobs, wanted["logprobs"], atol=1e-5)
+        np.testing.assert_allclose(update.entropy, wanted["entropy"], atol=1e-5)
+        np.testing.assert_array_equal(update.columns.row, batch.columns.row)
+        keep = (wanted["entropy"] >= np.median(wanted["entropy"])).astype(np.float32)
+        plain = TorchLearner(tiny_llama(), Objective(token_ratio, clipped()), settings=SGD)
+        for name, gradient in gradient_of(plain, replace(batch, weight=batch.weight * keep)).items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def test_credit_from_a_teacher_needs_no_reward() -> None:
+    batch = random_batch(6)
+    batch = replace(batch, advantage=np.zeros_like(batch.advantage))
+    teacher = tiny_llama(seed=9)
+
+    def distil(update: UpdateColumns) -> Any:
+        assert update.teacher_logprobs is not None
+        return update.teacher_logprobs - update.logprobs
+
+    objective = Objective(token_ratio, reinforce(), credits=(distil,), needs_teacher=True)
+    learner = TorchLearner(tiny_llama(), objective, settings=replace(SGD, learning_rate=3e-3), teacher=teacher)
+
+    before = {name: parameter.clone() for name, parameter in teacher.named_parameters()}
+    assert learner.update(batch).updated
+    assert all(torch.equal(before[name], parameter) for name, parameter in teacher.named_parameters())
+    # What the teacher likes better than the policy becomes likelier: the first-order change has the credit's sign.
+    credit = distil_by_hand(batch, teacher)
+    moved = scored(learner.model, batch)["logprobs"] - scored(tiny_llama(), batch)["logprobs"]
+    assert float((credit * moved).sum()) > 0
+
+
+def distil_by_hand(batch: TrainingBatch, teacher: Any) -> Any:
+    return scored(teacher, batch)["logprobs"] - scored(tiny_llama(), batch)["logprobs"]
+
+
+def test_a_closed_gate_takes_no_step_and_says_so() -> None:
+    objective = Objective(token_ratio, clipped(), gate=lambda update: 0.0)
+    learner = TorchLearner(tiny_llama(), objective, settings=SGD)
+    before = weights_of(learner.model)
+    report = learner.update(random_batch(1))
+    assert (report.updated, report.reason) == (False, "the method's gate closed")
+    assert same(before, weights_of(learner.model))
+
+
+def test_a_gate_scales_the_learning_rate() -> None:
+    learner = TorchLearner(tiny_llama(), Objective(token_ratio, clipped(), gate=lambda update: 0.25), settings=SGD)
+    assert learner.update(random_batch(1)).metrics["learning_rate"] == pytest.approx(0.25 * SGD.learning_rate)
+
+
+def test_a_statistic_of_the_logits_carries_its_gradient() -> None:
+    def spread(logits: torch.Tensor) -> torch.Tensor:
+        return logits.float().var(-1)
+
+    def term(inputs: LossInputs) -> torch.Tensor:
+        assert inputs.statistic is not None
+        return inputs.statistic
+
+    batch = random_batch(2)
+    objective = Objective(token_ratio, clipped(), regularisers=(Term(1.0, term),), statistic=spread)
+    plain = gradient_of(TorchLearner(tiny_llama(), Objective(token_ratio, clipped()), settings=SGD), batch)
+    found = gradient_of(TorchLearner(tiny_llama(), objective, settings=SGD), batch)
+    assert max(float((found[name] - plain[name]).abs().max()) for name in plain) > 1e-4
+
+
+def test_what_an_objective_remembers_is_in_the_checkpoint(tmp_path: Path) -> None:
+    @dataclass
+    class Counter:
+        seen: int = 0
+
+        def observe(self, update: UpdateColumns) -> None:
+            self.seen += 1
+
+        def state(self) -> Any:
+            return self.seen
+
+        def restore(self, state: Any) -> None:
+            self.seen = state
+
+        def __call__(self, inputs: LossInputs) -> torch.Tensor:
+            return torch.zeros_like(inputs.logprobs)
+
+    first, second = Counter(), Counter()
+    for counter in (first, second):
+        objective = Objective(token_ratio, clipped(), regularisers=(Term(1.0, counter),))
+        learner = TorchLearner(tiny_llama(), objective, settings=SGD)
+        if counter is first:
+            learner.update(random_batch(1))
+            learner.update(random_batch(2))
+            learner.save(tmp_path / "checkpoint")
+        else:
+            learner.load(tmp_path / "checkpoint")
+    assert (first.seen, second.seen) == (2, 2)
 
 
 def test_settings_out_of_range_are_named() -> None:

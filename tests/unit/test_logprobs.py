@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentrl.errors import ConfigError
 from agentrl.training import attention
-from agentrl.training.logprobs import score, tree_model
+from agentrl.training.logprobs import Reading, score, tree_model
 from agentrl.training.tree import build_tree
 
 
@@ -32,7 +32,7 @@ def test_trees_equal_rows_in_value_and_gradient(make: Callable[[], Any], seed: i
     tree = build_tree(batch.contexts)
     # More than one block of queries, or the block attention would not be tested.
     assert len(tree) > attention.BLOCK
-    found = tree_model(model).scores(tree, temperature=0.8, entropy=True, differentiable=True)
+    found = tree_model(model).scores(tree, Reading(0.8, entropy=True, differentiable=True))
     logprobs, entropy = row_by_row(model, batch, 0.8)
     assert found.entropy is not None
     torch.testing.assert_close(found.logprobs, logprobs, atol=1e-5, rtol=0)
@@ -51,7 +51,7 @@ def test_a_chunked_head_equals_the_whole_head() -> None:
     chunked = replace(whole, head_elements=7 * VOCABULARY)
     results = []
     for part in (whole, chunked):
-        found = part.scores(tree, temperature=1.3, entropy=True, differentiable=True)
+        found = part.scores(tree, Reading(1.3, entropy=True, differentiable=True))
         assert found.entropy is not None
         results.append((found, gradients(model, (found.logprobs.square() + found.entropy).sum())))
     (one, slopes), (other, chunked_slopes) = results
@@ -62,9 +62,7 @@ def test_a_chunked_head_equals_the_whole_head() -> None:
 
 
 def test_a_reported_entropy_carries_no_gradient() -> None:
-    found = tree_model(tiny_llama()).scores(
-        build_tree(random_batch(6).contexts), temperature=1.0, entropy=True, differentiable=False
-    )
+    found = tree_model(tiny_llama()).scores(build_tree(random_batch(6).contexts), Reading(1.0, entropy=True))
     assert found.entropy is not None and not found.entropy.requires_grad
 
 

@@ -42,7 +42,7 @@ class Told:
         await self._do("collect")
         return []
 
-    def credit(self, groups):
+    async def credit(self, groups):
         self.verbs.append("credit")
         return build_batch(groups)
 
@@ -181,7 +181,7 @@ def make_run(folder, learner, *, every=0, checkpoint_every=1, trackers=(), batch
     rest = Everything()
     plan = Plan(batches, every, checkpoint_every, 2, asynchronous=False, offers_tools=True)
     parts = Parts(
-        method=SimpleNamespace(batch=credit),
+        method=SimpleNamespace(batch=credit, state=dict),
         learner=learner,
         publisher=rest,
         collector=rest,

@@ -9,7 +9,7 @@ from builders import make_groups, make_trajectory
 
 from agentrl.batch import build_batch
 from agentrl.losses import aggregation, corrections, regularisers, surrogates
-from agentrl.losses.objective import LossInputs, Objective, token_ratio
+from agentrl.losses.objective import LossInputs, Objective, Term, token_ratio
 
 # Two rows of 3 and 4 sampled tokens: log ratio, old log-probabilities and advantages of the references.
 LOG_RATIO = torch.tensor([0.3, -0.4, 0.05, 0.5, -0.6, 1.5, 0.0], dtype=torch.float64)
@@ -75,7 +75,7 @@ OBJECTIVES = {
     "reinforce": Objective(token_ratio, surrogates.reinforce()),
     "likelihood": Objective(token_ratio, surrogates.negative_log_likelihood()),
     "truncated": Objective(token_ratio, surrogates.clipped(), corrections.truncated(), proximal="recompute"),
-    "kl": Objective(token_ratio, surrogates.clipped(), regularisers=((0.1, regularisers.kl_to_reference),)),
+    "kl": Objective(token_ratio, surrogates.clipped(), regularisers=(Term(0.1, regularisers.kl_to_reference),)),
 }
 
 

@@ -16,6 +16,7 @@ from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.rewarding import RewardTerm
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import Status, Task, Trajectory
 
 QUICK = Supervision(backoff=0.001, failure_window=1000)
@@ -24,7 +25,7 @@ QUICK = Supervision(backoff=0.001, failure_window=1000)
 def rollout(world: World, engine: Engine, records: list[Trajectory] | None = None, **rest: object) -> RolloutEngine:
     rest.setdefault("supervision", QUICK)
     note = None if records is None else records.append
-    return RolloutEngine(world, engine, Renderer(), on_trajectory=note, **rest)  # type: ignore[arg-type]
+    return RolloutEngine(world, TokenPlayer(engine, Renderer()), on_trajectory=note, **rest)  # type: ignore[arg-type]
 
 
 async def test_independent_members_come_back_in_order_and_differ_by_seed() -> None:

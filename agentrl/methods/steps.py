@@ -1,0 +1,83 @@
+"""Methods that give the steps of one trajectory different credit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agentrl.credit.baselines import Scale
+from agentrl.credit.rules import AnchorCredit, EpisodeCredit, StepReturnCredit, WeightedSum
+from agentrl.credit.turns import BranchCredit, StepGAE, TermCredit, TurnCredit
+from agentrl.method import CLIPPED, AggregationName, Clipped, CriticSettings, Method, Needs, aggregate_by
+
+CRITIC = CriticSettings()
+"The default critic."
+
+
+def gigpo(
+    *,
+    gamma: float = 0.95,
+    omega: float = 1.0,
+    scale: Scale = "group",
+    statistics: Literal["trajectory", "pooled"] = "trajectory",
+    aggregate: AggregationName = "token_mean",
+    objective: Clipped = CLIPPED,
+) -> Method:
+    """Group-in-group policy optimisation (Feng et al. 2025): `A = A_episode + omega A_anchor`.
+
+    scale "none" is the paper's mean normalisation, "group" its mean-and-deviation normalisation.
+    """
+    episode = EpisodeCredit(scale=scale, statistics=statistics)
+    rule = WeightedSum(((1.0, episode), (omega, AnchorCredit(gamma=gamma, scale=scale))))
+    return Method(
+        "gigpo",
+        rule,
+        aggregate_by(aggregate),
+        objective.build,
+        needs=Needs(anchors=True),
+        paper="arXiv:2505.10978",
+    )
+
+
+def step_return(
+    *,
+    gamma: float = 0.95,
+    scale: Scale = "group",
+    aggregate: AggregationName = "token_mean",
+    objective: Clipped = CLIPPED,
+) -> Method:
+    """Discounted return-to-go against the group's steps: the control that GiGPO must beat."""
+    rule = StepReturnCredit(gamma=gamma, scale=scale)
+    return Method("step_return", rule, aggregate_by(aggregate), objective.build)
+
+
+def steppo(*, critic: CriticSettings = CRITIC, objective: Clipped = CLIPPED) -> Method:
+    """Step-level PPO: GAE over steps with a critic, whitened over steps (StepPO); gamma and lambda are the critic's.
+
+    The source's sequence-level ratio is not part of this preset: the ratio is that of `objective`.
+    """
+    rule = StepGAE(critic.gamma, critic.trace)
+    return Method("steppo", rule, aggregate_by("token_mean"), objective.build, critic=critic, needs=Needs(group=1))
+
+
+def igpo(*, gamma: float = 1.0, objective: Clipped = CLIPPED) -> Method:
+    """Turn rewards normalised over the group, then summed ahead (IGPO); add the reward model of information gain."""
+    return Method("igpo", TurnCredit(gamma), aggregate_by("token_mean"), objective.build)
+
+
+def eapo(*, gamma: float = 0.995, objective: Clipped = CLIPPED) -> Method:
+    """`gamma^(T - t) R` of each round against all rounds of the task (IterResearch); gamma is our choice.
+
+    Rows are not thrown away to reach a multiple of the ranks, as denominators are global here.
+    """
+    return Method("eapo", StepReturnCredit(gamma=gamma), aggregate_by("token_mean"), objective.build)
+
+
+def normalised_terms(*, weights: dict[str, float], objective: Clipped = CLIPPED) -> Method:
+    """Named scores, each normalised in its group and then added up (MO-GRPO); "reward" names the whole reward."""
+    rule = TermCredit(tuple(sorted(weights.items())))
+    return Method("normalised_terms", rule, aggregate_by("token_mean"), objective.build)
+
+
+def branch(*, objective: Clipped = CLIPPED) -> Method:
+    """Branches against the mean of the fork that they left; for strategies that branch."""
+    return Method("branch", BranchCredit(), aggregate_by("token_mean"), objective.build)
