@@ -34,6 +34,8 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
         "max_sequences",
         "version",
     ),
+    "methods": ("host",),
+    "reward_models": ("engine", "renderer", "folder", "model_path", "device"),
     "samplers": ("tasks", "seed"),
     "trackers": ("folder",),
 }

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from agentrl.batch import StepTable, TrainingBatch, build_batch, build_table, with_credit
+from agentrl.batch import Doubles, StepTable, TrainingBatch, build_batch, build_table, with_credit
 from agentrl.credit.rules import CreditRule
+from agentrl.credit.turns import generalised_advantages
 from agentrl.errors import ConfigError, TrainingError
 from agentrl.losses import aggregation
 from agentrl.losses.aggregation import Aggregation
 from agentrl.protocols import Stateful
+from agentrl.training.settings import CriticSettings as CriticSettings
 from agentrl.types import JSON, Floats, Group
 
 if TYPE_CHECKING:
@@ -38,21 +40,6 @@ class Remembers(Protocol):
     """A part that learns from every batch, after it has been asked about it."""
 
     def remember(self, table: StepTable) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CriticSettings:
-    """A value head on a model of its own, which starts as a copy of the policy."""
-
-    learning_rate: float = 1e-5
-    gamma: float = 1.0
-    "Discount of the returns that it learns."
-    trace: float = 1.0
-    "lambda of the returns that it learns: 1 for Monte Carlo returns."
-    epochs: int = 1
-    "Passes over each batch."
-    warmup_batches: int = 0
-    "So many batches train the critic alone."
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +100,11 @@ class Method:
             if isinstance(part, Remembers):
                 part.remember(batch.table)
         return batch
+
+    def targets(self, table: StepTable) -> Doubles:
+        """What the critic learns: `A + V` of its own discount and trace, shape [rows]."""
+        assert self.critic is not None and table.value is not None
+        return generalised_advantages(table, self.critic.gamma, self.critic.trace) + table.value
 
     def batch(self, groups: Sequence[Group]) -> TrainingBatch:
         """`assign` of `columns`: everything, where no critic stands between."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from agentrl.batch import StepTable
 from agentrl.credit.baselines import Baseline, Scale, Singleton, center
-from agentrl.credit.returns import step_returns, trajectory_groups, trajectory_returns
+from agentrl.credit.returns import outcomes, step_returns
 from agentrl.credit.segments import Doubles, dense_ids
 
 CreditRule = Callable[[StepTable], Doubles]
@@ -33,10 +33,10 @@ class EpisodeCredit:
     epsilon: float = 1e-6
 
     def __call__(self, table: StepTable) -> Doubles:
-        returns = trajectory_returns(table, self.gamma)
+        found = outcomes(table, self.gamma)
         pooled = self.statistics == "pooled"
-        values = returns[table.trajectory] if pooled else returns
-        groups = table.group if pooled else trajectory_groups(table)
+        values = found.value[found.of_row] if pooled else found.value
+        groups = table.group if pooled else found.group
         advantage = center(
             values,
             groups,
@@ -45,7 +45,7 @@ class EpisodeCredit:
             singleton=self.singleton,
             epsilon=self.epsilon,
         )
-        return advantage if pooled else advantage[table.trajectory]
+        return advantage if pooled else advantage[found.of_row]
 
 
 @dataclass(frozen=True, slots=True)

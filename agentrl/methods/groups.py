@@ -19,6 +19,9 @@ from agentrl.credit.turns import ReturnToGo
 from agentrl.losses.aggregation import constant
 from agentrl.method import CLIPPED, AggregationName, Clipped, Method, Needs, aggregate_by
 
+LOOP_CLIP = Clipped(low=0.2, high=0.2, dual=None)
+"PPO's own clip."
+
 
 def grpo(
     *,
@@ -44,6 +47,15 @@ def rloo(*, aggregate: AggregationName = "token_mean", objective: Clipped = CLIP
     """REINFORCE with a leave-one-out baseline (Ahmadian et al. 2024)."""
     rule = EpisodeCredit(scale="none", baseline="leave_one_out")
     return Method("rloo", rule, aggregate_by(aggregate), objective.build, paper="arXiv:2402.14740")
+
+
+def loop(*, aggregate: AggregationName = "token_mean", objective: Clipped = LOOP_CLIP) -> Method:
+    """PPO on a leave-one-out baseline, no deviation, no critic, no KL (LOOP); made for several epochs on a batch.
+
+    The number of epochs is the run's, not the method's.
+    """
+    rule = EpisodeCredit(scale="none", baseline="leave_one_out")
+    return Method("loop", rule, aggregate_by(aggregate), objective.build, paper="arXiv:2502.01600")
 
 
 def lite_ppo(*, objective: Clipped = CLIPPED) -> Method:

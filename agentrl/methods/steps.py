@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from agentrl.credit.anchors import HistoryCredit, SimilarAnchors
 from agentrl.credit.baselines import Scale
 from agentrl.credit.rules import AnchorCredit, EpisodeCredit, StepReturnCredit, WeightedSum
 from agentrl.credit.turns import BranchCredit, StepGAE, TermCredit, TurnCredit
@@ -11,6 +12,8 @@ from agentrl.method import CLIPPED, AggregationName, Clipped, CriticSettings, Me
 
 CRITIC = CriticSettings()
 "The default critic."
+DART_CLIP = Clipped(proximal="recompute", correction="truncated")
+"The default clip, with weights for the sampler cut at 2."
 
 
 def gigpo(
@@ -36,6 +39,52 @@ def gigpo(
         needs=Needs(anchors=True),
         paper="arXiv:2505.10978",
     )
+
+
+def gigpo_similar(
+    *,
+    threshold: float = 0.95,
+    gamma: float = 0.95,
+    omega: float = 1.0,
+    scale: Scale = "group",
+    objective: Clipped = CLIPPED,
+) -> Method:
+    """GiGPO for environments without state keys: observations that read alike are one state (its similarity mode)."""
+    rule = WeightedSum(((1.0, EpisodeCredit(scale=scale)), (omega, AnchorCredit(gamma=gamma, scale=scale))))
+    return Method(
+        "gigpo_similar",
+        rule,
+        aggregate_by("token_mean"),
+        objective.build,
+        shapings=(SimilarAnchors(threshold),),
+        paper="arXiv:2505.10978",
+    )
+
+
+def hgpo(
+    *,
+    history: int = 2,
+    gamma: float = 0.95,
+    alpha: float = 1.0,
+    omega: float = 1.0,
+    objective: Clipped = CLIPPED,
+) -> Method:
+    """GiGPO whose step term compares places of equal history, at depths of 1 to `history` + 1 states (HGPO).
+
+    The episode term is GiGPO's; the source leaves alpha, the weight of deep histories, open.
+    """
+    rule = WeightedSum(((1.0, EpisodeCredit()), (omega, HistoryCredit(history=history, gamma=gamma, alpha=alpha))))
+    return Method("hgpo", rule, aggregate_by("token_mean"), objective.build, needs=Needs(anchors=True))
+
+
+def dart(*, objective: Clipped = DART_CLIP) -> Method:
+    """Outcomes compared over all steps of a task, so that long episodes weigh more, with truncated weights (DART-GUI).
+
+    Its choice of high-entropy steps, its pool of successes and its number of rollouts per task are not part of this
+    preset.
+    """
+    rule = EpisodeCredit(statistics="pooled")
+    return Method("dart", rule, aggregate_by("token_mean"), objective.build)
 
 
 def step_return(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from agentrl.config import check_parts
@@ -64,10 +65,13 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         if head is not None:
             policy.learner.load(folder.path / head.checkpoint)
             policy.method.restore(read_method_state(folder.path / head.checkpoint))
+            if policy.critic is not None:
+                policy.critic.load(folder.path / head.checkpoint)
         version = policy.learner.version
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
-        rollout = await stack.enter_async_context(training_rollout(blueprint, engine, policy.renderer))
+        terms = reward_terms(blueprint, engine, policy, stack)
+        rollout = await stack.enter_async_context(training_rollout(blueprint, engine, policy.renderer, terms))
         given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         collector = Collector(
@@ -98,6 +102,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
                 events=host.events,
                 panel=blueprint.screen,
                 evaluate=measure.metrics,
+                critic=policy.critic,
             ),
             batch=state.update,
         )
@@ -111,9 +116,10 @@ def speaks_only(blueprint: Blueprint) -> bool:
     return not getattr(blueprint.host.factory("engines", blueprint.config.engine.name), "trainable", True)
 
 
-def training_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer) -> RolloutEngine:
+def training_rollout(
+    blueprint: Blueprint, engine: Engine, renderer: Renderer, terms: Sequence[RewardTerm] = ()
+) -> RolloutEngine:
     config, host = blueprint.config, blueprint.host
-    terms = [RewardTerm(r.name, blueprint.part("reward_models", r, "[[rewards]]"), r.weight) for r in config.rewards]
     return RolloutEngine(
         blueprint.environment,
         TokenPlayer(engine, renderer, blueprint.context()),
@@ -135,6 +141,26 @@ def evaluation_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer,
         supervision=_supervision(config),
         seed=config.seed + EVALUATION_SEED,
     )
+
+
+def reward_terms(blueprint: Blueprint, engine: Engine, policy: Policy, stack: AsyncExitStack) -> list[RewardTerm]:
+    """The recipe's reward models, closed by the stack. The second term of a name is called `name_2`."""
+    given: dict[str, Any] = {
+        "engine": engine,
+        "renderer": policy.renderer,
+        "folder": blueprint.folder.path,
+        "model_path": policy.model_path,
+        "device": policy.device,
+    }
+    terms: dict[str, RewardTerm] = {}
+    for reward in blueprint.config.rewards:
+        model = blueprint.part("reward_models", reward, "[[rewards]]", given)
+        if hasattr(model, "close"):
+            stack.push_async_callback(model.close)
+        numbered = (f"{reward.name}_{number}" for number in count(2))
+        name = next(name for name in chain([reward.name], numbered) if name not in terms)
+        terms[name] = RewardTerm(name, model, reward.weight)
+    return list(terms.values())
 
 
 async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -> tuple[Engine, WeightPublisher]:

@@ -36,13 +36,15 @@ class Policy:
     device: str
     lock: threading.Lock
     "Held while weights are written."
+    critic: Any = None
+    "Where the method has one."
 
 
 async def build_policy(blueprint: Blueprint) -> Policy:
     """The model (warm-started where the recipe says so), its renderer and its learner."""
     config = blueprint.config
     device = blueprint.device()
-    method: Method = blueprint.part("methods", config.method, "[method]")
+    method: Method = blueprint.part("methods", config.method, "[method]", {"host": blueprint.host})
     method.check(config.rollout.group_size)
     start = await starting_weights(blueprint, device)
     lock = threading.Lock()
@@ -51,7 +53,7 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     test = self_test(renderer, await _tools(blueprint))
     if test.forks:
         blueprint.screen.note(f"render   {test}")
-    return Policy(method, learner, renderer, start, device, lock)
+    return Policy(method, learner, renderer, start, device, lock, _critic(blueprint, method, start, device))
 
 
 async def warm_up(blueprint: Blueprint) -> Path:
@@ -176,6 +178,15 @@ def _learner(blueprint: Blueprint, objective: Any, start: Path, device: str, loc
     if objective.needs_teacher and model.teacher is not None:
         teacher = load_model(resolve(model.teacher), dtype="float32", device=device)
     return TorchLearner(module, objective, settings=settings, lock=lock, source=start, dumps=dumps, teacher=teacher)
+
+
+def _critic(blueprint: Blueprint, method: Method, start: Path, device: str) -> Any:
+    if method.critic is None:
+        return None
+    from agentrl.training.critic import TorchCritic
+
+    model = load_model(start, dtype="float32", device=device)
+    return TorchCritic(model, method.critic, micro_batch_tokens=blueprint.config.training.micro_batch_tokens)
 
 
 async def _tools(blueprint: Blueprint) -> Sequence[ToolSpec]:

@@ -66,6 +66,8 @@ class Parts:
     panel: Panel
     evaluate: Callable[[int], Awaitable[dict[str, float]]]
     "On held-out tasks with the published weights; takes the policy version, gives metrics."
+    critic: Any = None
+    "`training.critic.TorchCritic` where the method has one."
 
 
 @dataclass(slots=True)
@@ -121,20 +123,37 @@ class TrainingRun:
         return self._now.groups
 
     async def credit(self, groups: Sequence[Group]) -> TrainingBatch:
-        self._now.batch = self._parts.method.batch(groups)
+        method, critic = self._parts.method, self._parts.critic
+        batch = method.columns(groups)
+        if critic is not None:
+            values = await self._in_learner_thread(partial(critic.values, batch))
+            batch = replace(batch, table=replace(batch.table, value=values))
+        self._now.batch = method.assign(batch)
         return self._now.batch
 
     async def update(self, batch: TrainingBatch) -> None:
         began = time.monotonic()
         self._parts.events.agentrl_before_update(batch=batch)
         try:
-            self._now.report = await self._in_learner_thread(partial(self._parts.learner.update, batch))
+            self._now.report = await self._in_learner_thread(partial(self._learn, batch))
         except BaseException:
             self._torn = self._parts.learner.version != self._now.version
             raise
         self.batch += 1
         self._now.seconds["train"] = time.monotonic() - began
         self._parts.events.agentrl_after_update(report=self._now.report)
+
+    def _learn(self, batch: TrainingBatch) -> UpdateReport:
+        """The critic after the policy: the advantages were taken with its values from before."""
+        critic = self._parts.critic
+        if critic is None:
+            return self._parts.learner.update(batch)
+        if self.batch < critic.settings.warmup_batches:
+            report = UpdateReport(False, "the critic learns alone at first (warmup_batches)", {})
+        else:
+            report = self._parts.learner.update(batch)
+        fitted = critic.fit(batch, self._parts.method.targets(batch.table))
+        return replace(report, metrics={**report.metrics, **fitted})
 
     async def report(self) -> None:
         measured: dict[str, float] = {}
@@ -169,6 +188,8 @@ class TrainingRun:
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
         await self._in_learner_thread(partial(self._parts.learner.save, folder))
         write_method_state(folder, self._parts.method.state())
+        if self._parts.critic is not None:
+            await self._in_learner_thread(partial(self._parts.critic.save, folder))
         checkpoint = str(folder.relative_to(self.folder))
         ordinal, sampler = await self._parts.collector.position()
         self._parts.ledger.set_head(self.batch, checkpoint, sampler, ordinal)

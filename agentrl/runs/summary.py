@@ -65,7 +65,7 @@ def summarize(
 
 
 def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, float]:
-    """Lengths, and what became of episodes and groups, for `metrics.jsonl`."""
+    """Lengths, mean scores of the steps that have them, and what became of episodes and groups, for `metrics.jsonl`."""
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     steps = [len(t.steps) for t in trajectories]
     tokens = [sum(len(s.tokens) for s in t.steps) for t in trajectories]
@@ -78,8 +78,17 @@ def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped:
     }
     if won:
         found["steps_per_success"] = float(np.mean(won))
+    found |= _mean_scores(groups)
     found |= {f"episodes_{status}": float(count) for status, count in sorted(episodes.items())}
     return found | {f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())}
+
+
+def _mean_scores(groups: Sequence[Group]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for step in (step for group in groups for step in group.steps()):
+        for name, score in step.scores.items():
+            values.setdefault(f"score_{name}", []).append(score)
+    return {name: float(np.mean(values[name])) for name in sorted(values)}
 
 
 def _share(trajectories: Sequence[Trajectory], hits: Sequence[bool]) -> float:

@@ -1,8 +1,7 @@
 """Tree attention: every token attends to its ancestors and to nothing else.
 
-Rule: two kernels, one answer. `blocks` cuts the tree into blocks of queries and gathers for each the keys of its
-ancestors (plain SDPA, any device): in pre-order an ancestor of a block's token lies in the block or is an ancestor of
-its first token, so a block needs `depth + block` keys however large the tree. `flex` is FlexAttention (CUDA).
+Rule: two kernels, one answer. `blocks` cuts the tree into strands, gathers for each the keys of its ancestors, and sends
+strands of like size through SDPA as one block (any device). `flex` is FlexAttention (CUDA).
 
 A model that is given to `install` keeps answering ordinary calls through SDPA.
 """
@@ -22,28 +21,49 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from agentrl.batch import Bools
-from agentrl.training.tree import Positions, TokenTree
+from agentrl.training.strands import Block, cut
+from agentrl.training.tree import TokenTree
 
 Kernel = Literal["blocks", "flex"]
 
 NAME = "agentrl_tree"
-BLOCK = 128
-"Queries per block; also FlexAttention's block, so that both kernels pad alike."
+FLEX_BLOCK = 128
+"FlexAttention's block; trees are padded to whole ones for it."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One SDPA call: rows of queries and the keys that they read."""
+
+    queries: Tensor
+    "int64 [rows, queries], tree positions."
+    keys: Tensor
+    "int64 [rows, keys], tree positions."
+    mask: Tensor | None
+    "Additive [rows, 1, queries, keys]; None where queries and keys are the same path, read causally."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calls:
+    """All calls of one tree."""
+
+    calls: tuple[Call, ...]
+    outputs: Tensor
+    "int64 [T]: where among the outputs of all calls, one after the other, that of each tree position stands."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TreeInputs:
-    """What the body of a model is called with; batch of 1, `T` padded to whole blocks."""
+    """What the body of a model is called with; batch of 1. For flex, `T` is padded to whole blocks."""
 
     input_ids: Tensor
     "int64 [1, T]"
     position_ids: Tensor
     "int64 [1, T]"
     mask: Tensor | BlockMask
-    "blocks: additive, [T / block, 1, block, keys]; flex: a BlockMask."
-    keys: Tensor | None
-    "blocks: int64 [T / block, keys], tree positions whose keys and values a block reads."
+    "flex: a BlockMask; blocks: a stand-in that keeps the model from making a mask of its own."
+    calls: Calls | None
+    "blocks only."
 
 
 def install(model: Any) -> None:
@@ -54,17 +74,21 @@ def install(model: Any) -> None:
 def prepare(tree: TokenTree, *, kernel: Kernel, dtype: torch.dtype, device: torch.device) -> TreeInputs:
     """Padding tokens are trees of their own at the end: they see themselves and nobody sees them."""
     size = len(tree)
-    block = BLOCK if kernel == "flex" else min(BLOCK, size)
-    padding = -size % block
-    end = np.concatenate([tree.subtree_end, np.arange(size + 1, size + padding + 1)]).astype(np.int64)
+    padding = -size % FLEX_BLOCK if kernel == "flex" else 0
     ids = torch.from_numpy(np.pad(tree.token, (0, padding)).astype(np.int64)).to(device)
     positions = torch.from_numpy(np.pad(tree.depth, (0, padding)).astype(np.int64)).to(device)
     if kernel == "flex":
+        end = np.concatenate([tree.subtree_end, np.arange(size + 1, size + padding + 1)]).astype(np.int64)
         return TreeInputs(ids[None], positions[None], flex_mask(torch.from_numpy(end).to(device)), None)
-    keys, allowed = _block_keys(end, block)
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=device)
-    mask.masked_fill_(torch.from_numpy(~allowed).to(device), float("-inf"))
-    return TreeInputs(ids[None], positions[None], mask[:, None], torch.from_numpy(keys).to(device))
+    blocks = cut(tree)
+    calls = tuple(_call(block, dtype, device) for block in blocks)
+    outputs = np.empty(size, np.int64)
+    start = 0
+    for block in blocks:
+        outputs[block.queries[block.owned]] = start + np.flatnonzero(block.owned)
+        start += block.owned.size
+    stand_in = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
+    return TreeInputs(ids[None], positions[None], stand_in, Calls(calls, torch.from_numpy(outputs).to(device)))
 
 
 def flex_mask(subtree_end: Tensor) -> BlockMask:
@@ -72,24 +96,17 @@ def flex_mask(subtree_end: Tensor) -> BlockMask:
         return (key <= query) & (query < subtree_end[key])
 
     size = len(subtree_end)
-    return create_block_mask(is_ancestor, 1, None, size, size, device=str(subtree_end.device), BLOCK_SIZE=BLOCK)
+    return create_block_mask(is_ancestor, 1, None, size, size, device=str(subtree_end.device), BLOCK_SIZE=FLEX_BLOCK)
 
 
-def _block_keys(end: Positions, block: int) -> tuple[Positions, Bools]:
-    """Key positions [blocks, keys] and who may see them [blocks, block, keys]."""
-    starts = np.arange(0, len(end), block)
-    ancestors = [np.flatnonzero(end[:start] > start) for start in starts]
-    depth = max(len(path) for path in ancestors)
-    keys = np.zeros((len(starts), depth + block), np.int64)
-    # A slot that is not in use points beyond every query, so the comparison below hides it.
-    keys[:, :depth] = len(end)
-    for row, path in enumerate(ancestors):
-        keys[row, : len(path)] = path
-    keys[:, depth:] = starts[:, None] + np.arange(block)
-    query = np.arange(len(end)).reshape(-1, block, 1)
-    key = keys[:, None, :]
-    allowed = (key <= query) & (query < np.append(end, 0)[key])
-    return np.where(keys < len(end), keys, 0), allowed
+def _call(block: Block, dtype: torch.dtype, device: torch.device) -> Call:
+    mask = None
+    if block.allowed is not None:
+        mask = torch.zeros(block.allowed.shape, dtype=dtype, device=device)
+        mask = mask.masked_fill_(torch.from_numpy(~block.allowed).to(device), float("-inf"))[:, None]
+    queries = torch.from_numpy(block.queries).to(device)
+    keys = queries if block.keys is block.queries else torch.from_numpy(block.keys).to(device)
+    return Call(queries, keys, mask)
 
 
 def _attend(
@@ -100,13 +117,12 @@ def _attend(
     attention_mask: Tensor | BlockMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    tree_keys: Tensor | None = None,
+    tree_calls: Calls | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """The signature is that of transformers' attention functions, which pass on whatever a model knows."""
-    if tree_keys is not None:
-        assert isinstance(attention_mask, Tensor)
-        return _attend_blocks(query, key, value, attention_mask, tree_keys, scaling), None
+    if tree_calls is not None:
+        return _attend_blocks(query, key, value, tree_calls, scaling), None
     forward = flex_attention_forward if isinstance(attention_mask, BlockMask) else sdpa_attention_forward
     result: tuple[Tensor, Tensor | None] = forward(
         module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **rest
@@ -114,32 +130,30 @@ def _attend(
     return result
 
 
-def _attend_blocks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, tree_keys: Tensor, scaling: float | None
-) -> Tensor:
+def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, tree: Calls, scaling: float | None) -> Tensor:
     """query [1, heads, T, d], key and value [1, kv heads, T, d] to [1, T, heads, d]."""
     _, heads, size, width = query.shape
-    kv_heads = key.shape[1]
-    blocks, reach = tree_keys.shape
-    block, shared = size // blocks, heads // kv_heads
-
-    def gather(states: Tensor) -> Tensor:
+    # [T, heads * d]: the rotary embedding keeps the order of memory that the projections made, so these are views.
+    flat_query, flat_key, flat_value = (states.transpose(1, 2).reshape(size, -1) for states in (query, key, value))
+    outputs = []
+    for call in tree.calls:
         # embedding() and not indexing: its backward adds rows up in parallel, and deterministically on CPU.
-        flat = states.transpose(1, 2).reshape(size, -1)
-        return embedding(tree_keys, flat).view(blocks, reach, kv_heads, -1).transpose(1, 2)
-
-    keys, values = gather(key), gather(value)
-    queries = query[0].view(kv_heads, shared, blocks, block, width)
-    # One call per query head of a key head: neither keys nor mask are repeated in memory.
-    outputs = [
-        scaled_dot_product_attention(
-            queries[:, i].transpose(0, 1), keys, values, attn_mask=mask.to(query.dtype), scale=scaling
+        queries = embedding(call.queries, flat_query).unflatten(-1, (heads, width)).transpose(1, 2)
+        keys, values = (
+            embedding(call.keys, flat).unflatten(-1, (key.shape[1], -1)).transpose(1, 2)
+            for flat in (flat_key, flat_value)
         )
-        for i in range(shared)
-    ]
-    # [blocks, kv heads, shared, block, d]; a query head is kv head * shared + i.
-    stacked = torch.stack(outputs, dim=2)
-    return stacked.permute(0, 3, 1, 2, 4).reshape(1, size, heads, -1)
+        found = scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=None if call.mask is None else call.mask.to(query.dtype),
+            is_causal=call.mask is None,
+            scale=scaling,
+            enable_gqa=heads != key.shape[1],
+        )
+        outputs.append(found.transpose(1, 2).flatten(0, 1).flatten(1))
+    return embedding(tree.outputs, torch.cat(outputs)).view(1, size, heads, -1)
 
 
 AttentionInterface.register(NAME, _attend)

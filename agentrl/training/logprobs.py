@@ -26,8 +26,8 @@ from agentrl.types import Floats, TokenIds, token_ids
 
 logger = logging.getLogger(__name__)
 
-HEAD_ELEMENTS = 2**24
-"Logits in one chunk of the output head: 64 MiB in float32."
+HEAD_ELEMENTS = 2**26
+"Logits in one chunk of the output head: 256 MiB in float32. More chunks than one cost a second pass of the head."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class TreeModel:
     def hidden(self, tree: TokenTree) -> Tensor:
         """[len(tree), width]: the last hidden state of every tree position."""
         inputs = attention.prepare(tree, kernel=self.kernel, dtype=self.dtype, device=self.device)
-        extra = {} if inputs.keys is None else {"tree_keys": inputs.keys}
+        extra = {} if inputs.calls is None else {"tree_calls": inputs.calls}
         with self._computing():
             output = self.body(
                 input_ids=inputs.input_ids,
@@ -108,7 +108,9 @@ class TreeModel:
         def chunk(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with self._computing():
                 logits = self.head(part)
-            tempered = logits.float() / reading.temperature
+            tempered = logits.float()
+            if reading.temperature != 1:  # dividing by 1 would copy tokens x vocabulary
+                tempered = tempered / reading.temperature
             logp = torch.log_softmax(tempered, dim=-1)
             chosen = logp.gather(1, ids[:, None])[:, 0]
             entropy = statistic = chosen.detach()

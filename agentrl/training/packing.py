@@ -44,10 +44,11 @@ def pack(batch: TrainingBatch, trajectories: Positions, micro_batch_tokens: int)
         own = contexts.get(int(trajectory), [])
         if not own:
             continue
-        if bin_.contexts and bin_.size_with(own) > micro_batch_tokens:
+        fuller = bin_.with_(own)
+        if bin_.contexts and fuller.size > micro_batch_tokens:
             packed.append(bin_.contexts)
-            bin_ = _Bin()
-        bin_.add(own)
+            fuller = _Bin().with_(own)
+        bin_ = fuller
     if bin_.contexts:
         packed.append(bin_.contexts)
     return [_micro_batch(batch, members) for members in packed]
@@ -58,26 +59,27 @@ class _Bin:
 
     def __init__(self) -> None:
         self.contexts: list[Context] = []
+        self.size = 0
         self._keys: list[bytes] = []
         self._paths: list[TokenIds] = []
-        self._size = 0
 
-    def size_with(self, contexts: Sequence[Context]) -> int:
-        trial = _Bin()
-        trial._keys, trial._paths, trial._size = list(self._keys), list(self._paths), self._size
-        trial.add(contexts)
-        return trial._size
-
-    def add(self, contexts: Sequence[Context]) -> None:
+    def with_(self, contexts: Sequence[Context]) -> _Bin:
+        """A new one, with these added."""
+        grown = _Bin()
+        grown.contexts = [*self.contexts, *contexts]
+        grown._keys, grown._paths, grown.size = list(self._keys), list(self._paths), self.size
         for context in contexts:
-            key = lexical_key(context.tokens)
-            at = bisect_left(self._keys, key)
-            neighbours = self._paths[max(at - 1, 0) : at + 1]
-            shared = max((common_prefix(path, context.tokens) for path in neighbours), default=0)
-            self._size += len(context.tokens) - shared
-            self._keys.insert(at, key)
-            self._paths.insert(at, context.tokens)
-            self.contexts.append(context)
+            grown._insert(context)
+        return grown
+
+    def _insert(self, context: Context) -> None:
+        key = lexical_key(context.tokens)
+        at = bisect_left(self._keys, key)
+        neighbours = self._paths[max(at - 1, 0) : at + 1]
+        shared = max((common_prefix(path, context.tokens) for path in neighbours), default=0)
+        self.size += len(context.tokens) - shared
+        self._keys.insert(at, key)
+        self._paths.insert(at, context.tokens)
 
 
 def _contexts_by_trajectory(batch: TrainingBatch) -> dict[int, list[Context]]:

@@ -54,3 +54,26 @@ class LearnerSettings:
                 f"the learner was given {', '.join(f'{name} = {getattr(self, name)}' for name in wrong)}; "
                 f"{', '.join(positive)} are above 0, weight_decay, warmup_updates and gradient_clip not below 0."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class CriticSettings:
+    """A value head on a model of its own, which starts as a copy of the policy."""
+
+    learning_rate: float = 1e-5
+    gamma: float = 1.0
+    "Discount of the returns that it learns."
+    trace: float = 1.0
+    "lambda of the returns that it learns: 1 for Monte Carlo returns."
+    epochs: int = 1
+    "Updates on each batch."
+    warmup_batches: int = 0
+    "In so many batches the critic alone learns."
+
+    def __post_init__(self) -> None:
+        fine = self.learning_rate > 0 and 0 <= self.gamma <= 1 and 0 <= self.trace <= 1
+        if not fine or self.epochs < 1 or self.warmup_batches < 0:
+            raise ConfigError(
+                f"the critic was given {self}; learning_rate is above 0, gamma and trace lie in [0, 1], epochs is at "
+                "least 1 and warmup_batches not below 0."
+            )

@@ -171,8 +171,7 @@ class Everything:
         return lambda **told: self.events.append(name)
 
 
-def credit(groups):
-    batch = build_batch(groups)
+def credit(batch):
     ones = np.ones(len(batch.columns), np.float32)
     return with_credit(batch, batch.table.reward - 0.5, ones, ones)
 
@@ -181,7 +180,7 @@ def make_run(folder, learner, *, every=0, checkpoint_every=1, trackers=(), batch
     rest = Everything()
     plan = Plan(batches, every, checkpoint_every, 2, asynchronous=False, offers_tools=True)
     parts = Parts(
-        method=SimpleNamespace(batch=credit, state=dict),
+        method=SimpleNamespace(columns=build_batch, assign=credit, state=dict),
         learner=learner,
         publisher=rest,
         collector=rest,
