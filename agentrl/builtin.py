@@ -114,13 +114,66 @@ def agentrl_methods() -> Factories:
             "agentrl.methods.steps:normalised_terms", summary="named scores normalised one by one"
         ),
         "branch": Lazy("agentrl.methods.steps:branch", summary="a branch against the fork that it left"),
-        "d3s": Lazy("agentrl.methods.curated:d3s", summary="the members of a group whose returns vary most"),
         "loop": Lazy("agentrl.methods.groups:loop", summary="leave-one-out baseline under PPO's clip"),
         "dapo": Lazy("agentrl.methods.curated:dapo", summary="clip-higher, token mean, no group of equal returns"),
         "gigpo_similar": Lazy("agentrl.methods.steps:gigpo_similar", summary="GiGPO by likeness of observations"),
         "hgpo": Lazy("agentrl.methods.steps:hgpo", summary="GiGPO by equal histories of several depths"),
         "dart": Lazy("agentrl.methods.steps:dart", summary="outcomes compared over all steps of a task"),
         "custom": Lazy("agentrl.methods.custom:custom", summary="credit rules and a loss by name"),
+        "gspo": Lazy("agentrl.methods.objectives:gspo", summary="one ratio per trajectory, its geometric mean"),
+        "gspo_step": Lazy("agentrl.methods.objectives:gspo_step", summary="one ratio per step, its geometric mean"),
+        "cispo": Lazy(
+            "agentrl.methods.objectives:cispo", summary="clipped importance weights, no token without gradient"
+        ),
+        "sapo": Lazy("agentrl.methods.objectives:sapo", summary="a sigmoid gate in place of a clip"),
+        "gmpo": Lazy("agentrl.methods.objectives:gmpo", summary="the geometric mean of clipped ratios"),
+        "dppo": Lazy("agentrl.methods.objectives:dppo", summary="a bound on the change of probability"),
+        "ctpo": Lazy("agentrl.methods.objectives:ctpo", summary="the ratio of the whole prefix, bounds that widen"),
+        "minpro": Lazy("agentrl.methods.objectives:minpro", summary="the ratio times the smallest one before it"),
+        "bapo": Lazy("agentrl.methods.objectives:bapo", summary="bounds that balance good and bad tokens"),
+        "grpo_kl": Lazy(
+            "agentrl.methods.objectives:grpo_kl", summary="GRPO with a KL term of any estimator and anchor"
+        ),
+        "grpo_unbiased_kl": Lazy(
+            "agentrl.methods.objectives:grpo_unbiased_kl", summary="GRPO with a KL term that stale samples do not bias"
+        ),
+        "r2vpo": Lazy("agentrl.methods.objectives:r2vpo", summary="a soft bound on the variance of the ratio"),
+        "clip_cov": Lazy("agentrl.methods.entropy:clip_cov", summary="drops a few tokens of high covariance"),
+        "kl_cov": Lazy("agentrl.methods.entropy:kl_cov", summary="holds the tokens of highest covariance"),
+        "epo": Lazy("agentrl.methods.entropy:epo", summary="entropy near each step's own past"),
+        "steer": Lazy("agentrl.methods.entropy:steer", summary="less weight where the entropy would change most"),
+        "lp_reg": Lazy("agentrl.methods.entropy:lp_reg", summary="protects rare tokens that may be sparks"),
+        "high_entropy": Lazy(
+            "agentrl.methods.entropy:high_entropy", summary="only the tokens of highest entropy learn"
+        ),
+        "d3s": Lazy("agentrl.methods.entropy:d3s", summary="varied trajectories, and of them uncertain tokens"),
+        "entropy_steps": Lazy(
+            "agentrl.methods.entropy:entropy_steps", summary="only the steps of highest entropy learn (DART)"
+        ),
+        "decoupled_ppo": Lazy(
+            "agentrl.methods.offpolicy:decoupled_ppo", summary="PPO around recomputed weights, samples truncated (TIS)"
+        ),
+        "icepop": Lazy(
+            "agentrl.methods.offpolicy:icepop", summary="drops tokens on which sampler and learner disagree"
+        ),
+        "mis": Lazy("agentrl.methods.offpolicy:mis", summary="drops trajectories with too large a weight"),
+        "geo_rejection": Lazy(
+            "agentrl.methods.offpolicy:geo_rejection", summary="drops trajectories by their mean log ratio"
+        ),
+        "m2po": Lazy("agentrl.methods.offpolicy:m2po", summary="drops the tokens that moved most"),
+        "opsm": Lazy("agentrl.methods.offpolicy:opsm", summary="drops bad trajectories that the policy has left"),
+        "topr": Lazy("agentrl.methods.offpolicy:topr", summary="tapered off-policy REINFORCE"),
+        "asymre": Lazy("agentrl.methods.offpolicy:asymre", summary="REINFORCE with a baseline below the mean"),
+        "opmd": Lazy("agentrl.methods.offpolicy:opmd", summary="mirror descent without a ratio"),
+        "rec": Lazy("agentrl.methods.offpolicy:rec", summary="REINFORCE within a ring of ratios"),
+        "nft": Lazy("agentrl.methods.offpolicy:nft", summary="likelihood of successes and of implied failures"),
+        "vcpo": Lazy(
+            "agentrl.methods.offpolicy:vcpo",
+            summary="learning rate by effective sample size, baseline of least variance",
+        ),
+        "opd": Lazy(
+            "agentrl.methods.distillation:opd", summary="on-policy distillation from a teacher, also beyond it"
+        ),
     }
 
 
@@ -164,11 +217,27 @@ def agentrl_credit_rules() -> Factories:
 
 @hookimpl
 def agentrl_losses() -> Factories:
-    surrogates = "agentrl.losses.surrogates"
+    surrogates = {
+        "clipped": "PPO's clip, with clip-higher and dual clip",
+        "reinforce": "log-probability times advantage",
+        "weighted_reinforce": "REINFORCE with importance weights",
+        "cispo": "REINFORCE with clipped importance weights",
+        "cispo_between": "the same, its bounds as ratios",
+        "topr": "bad samples tapered by their ratio",
+        "sapo": "a sigmoid gate in place of a clip",
+        "gmpo": "the geometric mean of clipped ratios",
+        "nft": "likelihood of successes and of implied failures",
+        "negative_log_likelihood": "imitation of the given tokens",
+    }
+    regions = {
+        "position_clipped": "a clip that widens with the token's position (CTPO)",
+        "probability_bounded": "a bound on the change of probability (DPPO)",
+        "ring": "REINFORCE within a ring of ratios (REC)",
+        "adaptive_clip": "a clip that balances good and bad tokens (BAPO)",
+    }
+    found = {name: f"surrogates:{name}" for name in surrogates} | {name: f"trust_regions:{name}" for name in regions}
+    found["adaptive_clip"] = "trust_regions:AdaptiveClip"
+    summaries = surrogates | regions
     return {
-        "clipped": Lazy(f"{surrogates}:clipped", ("torch",), "train", "PPO's clip, with clip-higher and dual clip"),
-        "reinforce": Lazy(f"{surrogates}:reinforce", ("torch",), "train", "log-probability times advantage"),
-        "negative_log_likelihood": Lazy(
-            f"{surrogates}:negative_log_likelihood", ("torch",), "train", "imitation of the given tokens"
-        ),
+        name: Lazy(f"agentrl.losses.{target}", ("torch",), "train", summaries[name]) for name, target in found.items()
     }

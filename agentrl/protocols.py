@@ -242,39 +242,6 @@ class RewardModel(Protocol):
 
 
 @runtime_checkable
-class GroupRewardModel(Protocol):
-    """A reward that needs all trajectories of a group: asked once, when the group is complete."""
-
-    async def score_group(self, group: Group) -> Mapping[str, float]:
-        """One number for every step of the group, by step id: a step that branches share has one. As `RewardModel`."""
-        ...
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """A reward model that learns while the policy does. Blocking: the run calls it in the learner's thread."""
-
-    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        """Learn from the groups of one batch, after the policy's update; gives metrics."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """All that the next `fit` and `score` depend on. Raises `StoreError`."""
-        ...
-
-    def load(self, folder: Path) -> None: ...
-
-
-@runtime_checkable
-class Metered(Protocol):
-    """A part that counts what it uses up: calls, tokens, money."""
-
-    def take_metrics(self) -> Mapping[str, float]:
-        """What was counted since the last call."""
-        ...
-
-
-@runtime_checkable
 class Stateful(Protocol):
     """A part with a memory. Its state is JSON and is checkpointed with the run."""
 

@@ -254,11 +254,16 @@ class Trajectory:
 
     @property
     def success(self) -> bool:
-        """True where the environment said so (`scores["success"]` of the last step), else a positive return."""
+        """True where the environment said so (`scores["success"]` of the last step), else a positive return.
+
+        A return is the environment's alone: what reward models add to a step does not make a failure a success.
+        """
         if not self.status.trains or not self.steps:
             return False
         last = self.steps[-1].scores
-        return bool(last["success"] > 0) if "success" in last else self.reward > 0
+        if "success" in last:
+            return bool(last["success"] > 0)
+        return sum(step.scores.get("environment", step.reward) for step in self.steps) > 0
 
     @property
     def oldest_version(self) -> int:

@@ -35,6 +35,14 @@ def step_mean(table: StepTable, columns: TokenColumns) -> Floats:
     return (1.0 / (steps * table.length[columns.row])).astype(np.float32)
 
 
+def prompt_mean(table: StepTable, columns: TokenColumns) -> Floats:
+    """Every task's group counts the same, the tokens of its trajectories share its vote."""
+    group = table.group[columns.row]
+    lengths = np.bincount(group, minlength=table.groups)
+    groups = max(int(np.count_nonzero(lengths)), 1)
+    return (1.0 / (groups * lengths[group])).astype(np.float32)
+
+
 def trajectory_sum(table: StepTable, columns: TokenColumns) -> Floats:
     """Mean over trajectories of the sum over their tokens."""
     trajectories = len(np.unique(table.trajectory[columns.row]))

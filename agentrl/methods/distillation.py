@@ -22,11 +22,12 @@ def opd(*, scale: float = 1.0, reward: float = 0.0, bound: float = 10.0, high: f
     the advantage and `high` the importance weight; sources leave both open.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import credits, objective, surrogates
+    def build() -> Objective:
+        from agentrl.losses import credits, surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(
-            objective.token_ratio,
+        return Objective(
+            token_ratio,
             surrogates.weighted_reinforce(high=high),
             credits=(credits.Distillation(scale, reward, bound),),
             needs_teacher=True,
@@ -35,4 +36,4 @@ def opd(*, scale: float = 1.0, reward: float = 0.0, bound: float = 10.0, high: f
 
     # Without a reward every trajectory can learn by itself.
     needs = Needs(group=2 if reward else 1)
-    return Method("opd", EpisodeCredit(), aggregation.token_mean, objective, needs=needs, paper="arXiv:2602.12125")
+    return Method("opd", EpisodeCredit(), aggregation.token_mean, build, needs=needs, paper="arXiv:2602.12125")

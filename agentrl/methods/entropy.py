@@ -6,6 +6,7 @@ number open, the docstring says so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentrl.credit.baselines import Scale
@@ -29,29 +30,31 @@ def clip_cov(
 ) -> Method:
     """Clip-Cov (Cui et al. 2025): a random few of the tokens whose advantage and log-probability covary are dropped."""
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, selection, surrogates
+    def build() -> Objective:
+        from agentrl.losses import selection, surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(
-            objective.token_ratio,
+        return Objective(
+            token_ratio,
             surrogates.clipped(low=low, high=high, dual=3.0),
             weights=(selection.CovarianceClip(share, lowest, highest, low, high),),
         )
 
-    return Method("clip_cov", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2505.22617")
+    return Method("clip_cov", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2505.22617")
 
 
 def kl_cov(*, share: float = 2e-4, coefficient: float = 1.0, scale: Scale = "group") -> Method:
     """KL-Cov (Cui et al. 2025): no clip; the tokens of highest covariance are held by their absolute log ratio."""
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, regularisers, selection, surrogates
+    def build() -> Objective:
+        from agentrl.losses import regularisers, selection, surrogates
+        from agentrl.losses.objective import Objective, Term, token_ratio
 
-        term = objective.Term(coefficient, regularisers.absolute_log_ratio, selection.CovarianceTop(share))
+        term = Term(coefficient, regularisers.absolute_log_ratio, selection.CovarianceTop(share))
         unclipped = surrogates.clipped(low=1.0, high=float("inf"))
-        return objective.Objective(objective.token_ratio, unclipped, regularisers=(term,))
+        return Objective(token_ratio, unclipped, regularisers=(term,))
 
-    return Method("kl_cov", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2505.22617")
+    return Method("kl_cov", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2505.22617")
 
 
 def epo(
@@ -61,42 +64,36 @@ def epo(
     low: float = 0.8,
     high: float = 1.2,
     scale: Scale = "group",
-    clip: Clipped = CLIPPED,
+    objective: Clipped = CLIPPED,
 ) -> Method:
     """Entropy-regularised policy optimisation (Xu et al. 2025): a bonus, and a pull towards each step's own past.
 
     `entropy` weighs both, `smoothing` the pull within. The published pull has no gradient; this one has.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, regularisers, surrogates
+    def build() -> Objective:
+        from agentrl.losses import regularisers
+        from agentrl.losses.objective import Term
 
-        return objective.Objective(
-            objective.token_ratio,
-            surrogates.clipped(low=clip.low, high=clip.high, dual=clip.dual),
-            regularisers=(
-                objective.Term(entropy, regularisers.entropy_bonus),
-                objective.Term(entropy * smoothing, regularisers.EntropySmoothing(low, high)),
-            ),
-            needs_entropy=True,
+        built = objective.build()
+        terms = (
+            Term(entropy, regularisers.entropy_bonus),
+            Term(entropy * smoothing, regularisers.EntropySmoothing(low, high)),
         )
+        return replace(built, regularisers=(*built.regularisers, *terms), needs_entropy=True)
 
-    return Method("epo", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2509.22576")
+    return Method("epo", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2509.22576")
 
 
-def steer(*, lowest: float = 0.8, scale: Scale = "group") -> Method:
+def steer(*, lowest: float = 0.8, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
     """STEER: tokens whose gradient would change the entropy most get as little as `lowest` of their weight."""
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates, weights
+    def build() -> Objective:
+        from agentrl.losses import weights
 
-        return objective.Objective(
-            objective.token_ratio,
-            surrogates.clipped(low=0.2, high=0.28, dual=10.0),
-            weights=(weights.Steer(lowest),),
-        )
+        return replace(objective.build(), weights=(weights.Steer(lowest),))
 
-    return Method("steer", EpisodeCredit(scale=scale), aggregation.token_mean, objective)
+    return Method("steer", EpisodeCredit(scale=scale), aggregation.token_mean, build)
 
 
 def lp_reg(
@@ -114,34 +111,29 @@ def lp_reg(
     clip is so wide that it only bounds. Numbers are those of the published scripts.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, proxies, selection, surrogates
+    def build() -> Objective:
+        from agentrl.losses import proxies, selection, surrogates
+        from agentrl.losses.objective import Objective, Term, token_ratio
 
-        return objective.Objective(
-            objective.token_ratio,
+        return Objective(
+            token_ratio,
             surrogates.clipped(low=low, high=high, dual=10.0),
-            regularisers=(objective.Term(coefficient, proxies.towards_proxy, selection.UnlikelyBad(share)),),
+            regularisers=(Term(coefficient, proxies.towards_proxy, selection.UnlikelyBad(share)),),
             statistic=proxies.kept_mass(kappa=kappa),
         )
 
-    return Method("lp_reg", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2510.03222")
+    return Method("lp_reg", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2510.03222")
 
 
-def high_entropy(*, share: float = 0.2, scale: Scale = "group", clip: Clipped = CLIPPED) -> Method:
+def high_entropy(*, share: float = 0.2, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
     """Only the `share` of tokens with the highest entropy learn (Wang et al. 2025, "Beyond the 80/20 rule")."""
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, selection, surrogates
+    def build() -> Objective:
+        from agentrl.losses import selection
 
-        return objective.Objective(
-            objective.token_ratio,
-            surrogates.clipped(low=clip.low, high=clip.high, dual=clip.dual),
-            weights=(selection.HighEntropy(share),),
-        )
+        return replace(objective.build(), weights=(selection.HighEntropy(share),))
 
-    return Method(
-        "high_entropy", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2506.01939"
-    )
+    return Method("high_entropy", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2506.01939")
 
 
 def d3s(
@@ -150,28 +142,43 @@ def d3s(
     share: float = 0.2,
     relax: int = 100,
     scale: Scale = "group",
-    clip: Clipped = CLIPPED,
+    objective: Clipped = CLIPPED,
 ) -> Method:
-    """Dynamic dual-level down-sampling (Wang et al. 2025): the `size` members of each group whose returns vary most, and
-    of their tokens the `share` of largest `|A| H`, which grows to all over `relax` updates.
+    """Dynamic dual-level down-sampling (Wang et al. 2025), of trajectories and of tokens.
 
-    The three numbers are choices of ours.
+    Kept are the `size` members of each group whose returns vary most, and of their tokens the `share` of largest
+    `|A| H`, which grows to all over `relax` updates. The three numbers are choices of ours.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, selection, surrogates
+    def build() -> Objective:
+        from agentrl.losses import selection
 
-        return objective.Objective(
-            objective.token_ratio,
-            surrogates.clipped(low=clip.low, high=clip.high, dual=clip.dual),
-            weights=(selection.AdvantageEntropy(share, relax),),
-        )
+        return replace(objective.build(), weights=(selection.AdvantageEntropy(share, relax),))
 
     return Method(
         "d3s",
         EpisodeCredit(scale=scale),
         aggregation.token_mean,
-        objective,
+        build,
         curations=(MaximumVariance(size),),
         paper="arXiv:2509.22115",
     )
+
+
+def entropy_steps(
+    *, share: float = 0.8, cap: float = 2.0, scale: Scale = "group", objective: Clipped = CLIPPED
+) -> Method:
+    """The `share` of each task's steps with the highest entropy, with truncated importance weights (DART-GUI, 2025).
+
+    This is DART's choice of steps and its correction; its replay and its numbers of rollouts are parts of a run. `cap`
+    is a common bound, not the paper's.
+    """
+
+    def build() -> Objective:
+        from agentrl.losses import corrections, selection
+
+        built = replace(objective, proximal="recompute", correction="none").build()
+        weights = (selection.EntropySteps(share),)
+        return replace(built, correction=corrections.truncated(high=cap), weights=weights)
+
+    return Method("entropy_steps", EpisodeCredit(scale=scale), aggregation.step_mean, build)

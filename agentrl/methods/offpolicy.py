@@ -61,38 +61,36 @@ def decoupled_ppo(
     normalise: bool = False,
     scale: Scale = "group",
     aggregate: AggregationName = "token_mean",
-    clip: Clipped = CLIPPED,
+    objective: Clipped = CLIPPED,
 ) -> Method:
     """PPO around recomputed weights, times the truncated weight of its samples (Hilton et al. 2021; AReaL 2025; TIS).
 
     `normalise` divides the weights of an update by their mean, after the truncation.
     """
 
-    def objective() -> Objective:
+    def build() -> Objective:
         from agentrl.losses import corrections
 
         correction = corrections.truncated(high=high, level=level)
         if not normalise:
-            return _recomputed(clip, correction)
-        return _recomputed(clip, None, (corrections.Normalised(correction, level),))
+            return _recomputed(objective, correction)
+        return _recomputed(objective, None, (corrections.Normalised(correction, level),))
 
-    return Method(
-        "decoupled_ppo", EpisodeCredit(scale=scale), aggregate_by(aggregate), objective, paper="arXiv:2505.24298"
-    )
+    return Method("decoupled_ppo", EpisodeCredit(scale=scale), aggregate_by(aggregate), build, paper="arXiv:2505.24298")
 
 
-def icepop(*, low: float = 0.5, high: float = 2.0, scale: Scale = "group", clip: Clipped = CLIPPED) -> Method:
+def icepop(*, low: float = 0.5, high: float = 2.0, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
     """PPO around recomputed weights without the tokens on which sampler and learner disagree (IcePop, Ling Team 2025).
 
     Implementations differ in the bounds; these are common ones.
     """
 
-    def objective() -> Objective:
+    def build() -> Objective:
         from agentrl.losses import corrections
 
-        return _recomputed(clip, corrections.masked(low=low, high=high))
+        return _recomputed(objective, corrections.masked(low=low, high=high))
 
-    return Method("icepop", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2510.18855")
+    return Method("icepop", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2510.18855")
 
 
 def mis(
@@ -101,7 +99,7 @@ def mis(
     level: Level = "trajectory",
     floor: float = 1e-4,
     scale: Scale = "group",
-    clip: Clipped = CLIPPED,
+    objective: Clipped = CLIPPED,
 ) -> Method:
     """Masked importance sampling: whole trajectories with a weight above `high` are dropped, others keep theirs.
 
@@ -109,13 +107,13 @@ def mis(
     trajectories a product leaves its bounds at once: take level "step".
     """
 
-    def objective() -> Objective:
+    def build() -> Objective:
         from agentrl.losses import corrections
 
         weight = corrections.masked(low=0.0, high=high, level=level)
-        return _recomputed(clip, corrections.product(weight, corrections.veto(low=floor)))
+        return _recomputed(objective, corrections.product(weight, corrections.veto(low=floor)))
 
-    return Method("mis", EpisodeCredit(scale=scale), aggregation.token_mean, objective)
+    return Method("mis", EpisodeCredit(scale=scale), aggregation.token_mean, build)
 
 
 def geo_rejection(
@@ -125,20 +123,20 @@ def geo_rejection(
     level: Level = "trajectory",
     floor: float = 1e-4,
     scale: Scale = "group",
-    clip: Clipped = CLIPPED,
+    objective: Clipped = CLIPPED,
 ) -> Method:
     """Geometric rejection: trajectories whose mean log ratio leaves `[ln low, ln high]` are dropped, long or short.
 
     There is no paper; bounds are common ones. What is kept is truncated per token at 2.
     """
 
-    def objective() -> Objective:
+    def build() -> Objective:
         from agentrl.losses import corrections
 
         kept = corrections.band(low=low, high=high, level=level)
-        return _recomputed(clip, corrections.product(corrections.truncated(), kept, corrections.veto(low=floor)))
+        return _recomputed(objective, corrections.product(corrections.truncated(), kept, corrections.veto(low=floor)))
 
-    return Method("geo_rejection", EpisodeCredit(scale=scale), aggregation.token_mean, objective)
+    return Method("geo_rejection", EpisodeCredit(scale=scale), aggregation.token_mean, build)
 
 
 def m2po(*, limit: float = 0.04, scale: Scale = "group") -> Method:
@@ -147,31 +145,28 @@ def m2po(*, limit: float = 0.04, scale: Scale = "group") -> Method:
     In place of a clip. The ratio is taken against the sampler.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates, weights
+    def build() -> Objective:
+        from agentrl.losses import surrogates, weights
+        from agentrl.losses.objective import Objective, token_ratio
 
         unclipped = surrogates.clipped(low=1.0, high=float("inf"))
-        return objective.Objective(objective.token_ratio, unclipped, weights=(weights.SecondMoment(limit),))
+        return Objective(token_ratio, unclipped, weights=(weights.SecondMoment(limit),))
 
-    return Method("m2po", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2510.01161")
+    return Method("m2po", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2510.01161")
 
 
-def opsm(*, limit: float = 1e-4, scale: Scale = "group", clip: Clipped = CLIPPED) -> Method:
+def opsm(*, limit: float = 1e-4, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
     """Off-policy sequence masking (DeepSeek-V3.2, 2025): bad trajectories that the policy has left do not train.
 
     The report leaves the limit open; this is that of a public implementation.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates, weights
+    def build() -> Objective:
+        from agentrl.losses import weights
 
-        return objective.Objective(
-            objective.token_ratio,
-            surrogates.clipped(low=clip.low, high=clip.high, dual=clip.dual),
-            weights=(weights.OffPolicySequences(limit),),
-        )
+        return replace(objective.build(), weights=(weights.OffPolicySequences(limit),))
 
-    return Method("opsm", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2512.02556")
+    return Method("opsm", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2512.02556")
 
 
 def topr(
@@ -186,13 +181,14 @@ def topr(
     ratio "trajectory" is the paper's, "token" that of later implementations.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, ratios, surrogates
+    def build() -> Objective:
+        from agentrl.losses import ratios, surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        chosen = objective.token_ratio if ratio == "token" else ratios.sequence_prod
-        return objective.Objective(chosen, surrogates.topr(low=low, high=high))
+        chosen = token_ratio if ratio == "token" else ratios.sequence_prod
+        return Objective(chosen, surrogates.topr(low=low, high=high))
 
-    return Method("topr", EpisodeCredit(scale=scale), aggregation.trajectory_mean, objective, paper="arXiv:2503.14286")
+    return Method("topr", EpisodeCredit(scale=scale), aggregation.trajectory_mean, build, paper="arXiv:2503.14286")
 
 
 def asymre(*, shift: float = -0.1, aggregate: AggregationName = "token_mean") -> Method:
@@ -201,13 +197,14 @@ def asymre(*, shift: float = -0.1, aggregate: AggregationName = "token_mean") ->
     Below 0 it leans towards successes, which keeps off-policy learning stable.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates
+    def build() -> Objective:
+        from agentrl.losses import surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(objective.token_ratio, surrogates.reinforce())
+        return Objective(token_ratio, surrogates.reinforce())
 
     rule = Shifted(EpisodeCredit(scale="none"), -shift)
-    return Method("asymre", rule, aggregate_by(aggregate), objective, paper="arXiv:2506.20520")
+    return Method("asymre", rule, aggregate_by(aggregate), build, paper="arXiv:2506.20520")
 
 
 def opmd(
@@ -218,13 +215,14 @@ def opmd(
     baseline "soft" is `tau log mean exp(R / tau)`, the one that mirror descent derives; "mean" its limit.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates
+    def build() -> Objective:
+        from agentrl.losses import surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(objective.token_ratio, surrogates.scaled(surrogates.reinforce(), 1 / (1 + tau)))
+        return Objective(token_ratio, surrogates.scaled(surrogates.reinforce(), 1 / (1 + tau)))
 
     rule: CreditRule = EpisodeCredit(scale="none") if baseline == "mean" else SoftBaseline(tau)
-    return Method("opmd", rule, aggregate_by(aggregate), objective, paper="arXiv:2505.17826")
+    return Method("opmd", rule, aggregate_by(aggregate), build, paper="arXiv:2505.17826")
 
 
 def rec(
@@ -240,24 +238,26 @@ def rec(
     The paper tries several rings; these bounds are one of them or near.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, trust_regions
+    def build() -> Objective:
+        from agentrl.losses import trust_regions
+        from agentrl.losses.objective import Objective, token_ratio
 
         surrogate = trust_regions.ring(low=low, high=high, far_low=far_low, far_high=far_high)
-        return objective.Objective(objective.token_ratio, surrogate)
+        return Objective(token_ratio, surrogate)
 
-    return Method("rec", EpisodeCredit(scale=scale), aggregation.token_mean, objective, paper="arXiv:2509.24203")
+    return Method("rec", EpisodeCredit(scale=scale), aggregation.token_mean, build, paper="arXiv:2509.24203")
 
 
 def nft(*, floor: float = 1.0) -> Method:
     """Negative-aware fine-tuning (Chen et al. 2025), for rewards of 0 or 1."""
 
-    def objective() -> Objective:
-        from agentrl.losses import objective, surrogates
+    def build() -> Objective:
+        from agentrl.losses import surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(objective.token_ratio, surrogates.nft(floor=floor))
+        return Objective(token_ratio, surrogates.nft(floor=floor))
 
-    return Method("nft", EpisodeCredit(scale="none"), aggregation.token_mean, objective, paper="arXiv:2505.18116")
+    return Method("nft", EpisodeCredit(scale="none"), aggregation.token_mean, build, paper="arXiv:2505.18116")
 
 
 def vcpo(*, high: float = 2.0, level: Level = "trajectory") -> Method:
@@ -267,19 +267,20 @@ def vcpo(*, high: float = 2.0, level: Level = "trajectory") -> Method:
     Around REINFORCE with importance weights cut at `high` per token, which the paper leaves to the user.
     """
 
-    def objective() -> Objective:
-        from agentrl.losses import credits, gates, objective, surrogates
+    def build() -> Objective:
+        from agentrl.losses import credits, gates, surrogates
+        from agentrl.losses.objective import Objective, token_ratio
 
-        return objective.Objective(
-            objective.token_ratio,
+        return Objective(
+            token_ratio,
             surrogates.weighted_reinforce(high=high),
             credits=(credits.OffPolicyBaseline(high),),
             gate=gates.EffectiveSampleSize(level),
         )
 
-    return Method("vcpo", EpisodeCredit(scale="none"), aggregation.trajectory_mean, objective, paper="arXiv:2602.17616")
+    return Method("vcpo", EpisodeCredit(scale="none"), aggregation.trajectory_mean, build, paper="arXiv:2602.17616")
 
 
-def _recomputed(clip: Clipped, correction: Correction | None, weights: tuple[TokenWeight, ...] = ()) -> Objective:
-    built = replace(clip, proximal="recompute", correction="none").build()
+def _recomputed(given: Clipped, correction: Correction | None, weights: tuple[TokenWeight, ...] = ()) -> Objective:
+    built = replace(given, proximal="recompute", correction="none").build()
     return replace(built, correction=correction, weights=weights)

@@ -43,6 +43,8 @@ class Judges:
 
     async def score(self, episode: Episode, trajectory: Trajectory) -> Trajectory:
         """The trajectory with every model's numbers added. Raises `JudgesFailed`."""
+        if self._terms:
+            trajectory = replace(trajectory, steps=tuple(_with_its_own(step) for step in trajectory.steps))
         for term in self._terms:
             episode.enter(f"the reward model {term.name}")
             began = time.monotonic()
@@ -70,6 +72,11 @@ class Judges:
                     raise JudgesFailed(f"reward model {term.name!r} failed {tries} times: {told(error)}") from error
                 await asyncio.sleep(self._supervision.backoff * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _with_its_own(step: Step) -> Step:
+    """The environment's own reward is kept under its name, as a model's is: terms are added to `reward`."""
+    return replace(step, scores={**step.scores, "environment": step.reward})
 
 
 def _with_score(step: Step, term: RewardTerm, score: float, seconds: float) -> Step:

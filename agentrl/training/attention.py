@@ -1,7 +1,7 @@
 """Tree attention: every token attends to its ancestors and to nothing else.
 
-Rule: two kernels, one answer. `blocks` cuts the tree into strands, gathers for each the keys of its ancestors, and sends
-strands of like size through SDPA as one block (any device). `flex` is FlexAttention (CUDA).
+Rule: two kernels, one answer. `blocks` cuts the tree into strands, gathers for each the keys of its ancestors, and
+sends strands of like size through SDPA as one block (any device). `flex` is FlexAttention (CUDA).
 
 A model that is given to `install` keeps answering ordinary calls through SDPA.
 """
@@ -132,21 +132,21 @@ def _attend(
 
 def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, tree: Calls, scaling: float | None) -> Tensor:
     """query [1, heads, T, d], key and value [1, kv heads, T, d] to [1, T, heads, d]."""
-    _, heads, size, width = query.shape
-    # [T, heads * d]: the rotary embedding keeps the order of memory that the projections made, so these are views.
-    flat_query, flat_key, flat_value = (states.transpose(1, 2).reshape(size, -1) for states in (query, key, value))
+    _, heads, size, _ = query.shape
+
+    def gather(states: Tensor, positions: Tensor) -> Tensor:
+        # The rotary embedding keeps the order of memory that the projections made, so `flat` is a view.
+        flat = states.transpose(1, 2).reshape(size, -1)
+        # embedding() and not indexing: its backward adds rows up in parallel, and deterministically on CPU.
+        found = embedding(positions, flat)
+        return found.view(*positions.shape, states.shape[1], -1).transpose(1, 2)
+
     outputs = []
     for call in tree.calls:
-        # embedding() and not indexing: its backward adds rows up in parallel, and deterministically on CPU.
-        queries = embedding(call.queries, flat_query).unflatten(-1, (heads, width)).transpose(1, 2)
-        keys, values = (
-            embedding(call.keys, flat).unflatten(-1, (key.shape[1], -1)).transpose(1, 2)
-            for flat in (flat_key, flat_value)
-        )
         found = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
+            gather(query, call.queries),
+            gather(key, call.keys),
+            gather(value, call.keys),
             attn_mask=None if call.mask is None else call.mask.to(query.dtype),
             is_causal=call.mask is None,
             scale=scaling,

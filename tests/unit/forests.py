@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.batch import TrainingBatch, build_batch
+from agentrl.training.tree import TokenTree
 from agentrl.types import Action, Group, Observation, Status, Step, Task, Trajectory
 
 VOCABULARY = 61
@@ -50,6 +52,16 @@ def tiny_qwen3(seed: int = 0) -> Any:
             initializer_range=0.15,
         )
     ).eval()
+
+
+def ancestry(tree: TokenTree) -> npt.NDArray[np.bool_]:
+    """[query, key]: true where the key is an ancestor of the query or the query itself, found by walking up."""
+    found = np.eye(len(tree), dtype=np.bool_)
+    path: list[int] = []
+    for position, depth in enumerate(tree.depth):
+        path = [*path[:depth], position]
+        found[position, path] = True
+    return found
 
 
 def random_groups(seed: int, *, groups: int = 3, members: int = 4, steps: int = 4, longest: int = 9) -> list[Group]:

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from forests import VOCABULARY, random_batch, row_by_row, tiny_llama, tiny_qwen3
+from forests import VOCABULARY, ancestry, random_batch, row_by_row, tiny_llama, tiny_qwen3
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentrl.errors import ConfigError
 from agentrl.training import attention
 from agentrl.training.logprobs import Reading, score, tree_model
+from agentrl.training.strands import cut
 from agentrl.training.tree import build_tree
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -30,8 +31,8 @@ def test_trees_equal_rows_in_value_and_gradient(make: Callable[[], Any], seed: i
     model = make()
     batch = random_batch(seed, groups=3, members=5, steps=6, longest=14)
     tree = build_tree(batch.contexts)
-    # More than one block of queries, or the block attention would not be tested.
-    assert len(tree) > attention.BLOCK
+    # Paths from the root and strands below a branch, or one of the two would not be tested.
+    assert {block.allowed is None for block in cut(tree)} == {True, False}
     found = tree_model(model).scores(tree, Reading(0.8, entropy=True, differentiable=True))
     logprobs, entropy = row_by_row(model, batch, 0.8)
     assert found.entropy is not None
@@ -67,7 +68,7 @@ def test_a_reported_entropy_carries_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 127, 128, 129, 300])
-def test_any_size_of_tree_fits_its_blocks(size: int) -> None:
+def test_any_size_of_tree_is_read_whole(size: int) -> None:
     model = tiny_llama()
     ids = np.random.default_rng(size).integers(0, VOCABULARY, size).astype(np.int32)
     with torch.no_grad():
@@ -86,20 +87,15 @@ def test_an_installed_model_still_generates_as_before() -> None:
     assert plain.generate(prompt, **options).tolist() == installed.generate(prompt, **options).tolist()
 
 
-def test_a_block_mask_says_what_the_block_keys_say() -> None:
+def test_a_flex_mask_lets_tokens_see_their_ancestors_alone() -> None:
     tree = build_tree(random_batch(7, groups=4, members=5, steps=6, longest=14).contexts)
     end = np.concatenate([tree.subtree_end, np.arange(len(tree) + 1, len(tree) + 1 + -len(tree) % 128)])
     flex = attention.flex_mask(torch.from_numpy(end))
-    size = len(end)
-    positions = torch.arange(size)
+    positions = torch.arange(len(end))
     dense = flex.mask_mod(torch.tensor(0), torch.tensor(0), positions[:, None], positions[None, :])
-    inputs = attention.prepare(tree, kernel="blocks", dtype=torch.float32, device=torch.device("cpu"))
-    assert inputs.keys is not None and isinstance(inputs.mask, torch.Tensor)
-    seen = torch.zeros(size, size, dtype=torch.int64)
-    for block, (keys, mask) in enumerate(zip(inputs.keys, inputs.mask[:, 0], strict=True)):
-        for row in range(mask.shape[0]):
-            seen[block * mask.shape[0] + row].index_add_(0, keys, (mask[row] == 0).long())
-    assert (seen == dense.long()).all()
+    assert (dense[: len(tree), : len(tree)].numpy() == ancestry(tree)).all()
+    assert (dense[len(tree) :].sum(1) == 1).all(), "padding sees itself"
+    assert (dense[:, len(tree) :].sum(0) == 1).all(), "nobody sees padding"
 
 
 def test_a_model_with_sliding_windows_is_refused_by_name() -> None:

@@ -182,7 +182,7 @@ async def test_reward_models_add_weighted_scores_under_their_names() -> None:
     async with rollout(world, Engine(lambda request: "b"), rewards=terms) as play:
         trajectory = await play.episode(tasks(2)[1], 0)
     assert [step.reward for step in trajectory.steps] == [4.5, 5.0]
-    assert dict(trajectory.steps[1].scores) == {"kind": 2.0, "b": 4.0}
+    assert dict(trajectory.steps[1].scores) == {"environment": 0.0, "kind": 2.0, "b": 4.0}
     assert world.made == 1
 
 

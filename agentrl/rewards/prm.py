@@ -1,0 +1,111 @@
+"""A process reward model: how likely an episode succeeds, read at the last token of each step.
+
+A model that cannot read a trajectory raises; it never scores 0 for want of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from agentrl.errors import ConfigError
+from agentrl.rewards.batching import Batched
+from agentrl.rewards.step_model import Fitting, open_step_model, require_same_tokens
+from agentrl.types import Group, Trajectory
+
+
+class ProcessReward:
+    """Scores every step with a classification head on a causal transformer; with `fit`, the method `fit` trains it.
+
+    `path` is the folder of a token- or sequence-classification model with one or two labels (of two, label 1 is the
+    good one); without it, the policy's starting weights get a new head. `loss` "bce" makes an output a probability,
+    "mse" takes it as it is. `reward` "value" pays a step what was read after it, "gain" how much that rose (the first
+    step: all of it), so that a long episode is not paid for its length.
+
+    Targets are Monte Carlo (Math-Shepherd, arXiv 2312.08935, with the rollouts at hand): each step is taught whether
+    its trajectory succeeded, so a step that branches share learns their success rate. `start` is the folder of an
+    earlier `save`.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        path: Path | None = None,
+        *,
+        fit: Fitting | None = None,
+        loss: Literal["bce", "mse"] = "bce",
+        reward: Literal["value", "gain"] = "value",
+        start: Path | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if path is not None:
+            require_same_tokens(model_path, path)
+        self.model = open_step_model(path or model_path, fit, device, headless=fit is not None or start is not None)
+        labels = self.model.head.out_features
+        if labels > 2 or (labels == 2 and loss == "mse"):
+            raise ConfigError(
+                f"the model at {path} has {labels} labels; loss {loss!r} needs one{' or two' * (loss == 'bce')}."
+            )
+        self._loss = loss
+        self._reward = reward
+        self._batched: Batched[Trajectory, list[float]] = Batched(self._read)
+        if start is not None:
+            self.model.load(start)
+
+    @classmethod
+    def frozen(
+        cls,
+        model_path: Path,
+        path: Path | None = None,
+        *,
+        loss: Literal["bce", "mse"] = "bce",
+        reward: Literal["value", "gain"] = "value",
+        start: Path | None = None,
+        device: str = "cpu",
+    ) -> ProcessReward:
+        """As a recipe has it: a classification model at `path`, or what `save` left in `start`; it never learns."""
+        return cls(model_path, path, loss=loss, reward=reward, start=start, device=device)
+
+    async def score(self, trajectory: Trajectory) -> Sequence[float]:
+        """Raises `InfrastructureFault` where the model fails."""
+        values = await self._batched(trajectory)
+        if self._reward == "value":
+            return values
+        return [float(gain) for gain in np.diff(values, prepend=0.0)]
+
+    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
+        return self.model.fit([t for group in groups for t in group.trajectories], self._losses)
+
+    def save(self, folder: Path) -> None:
+        self.model.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.model.load(folder)
+
+    async def close(self) -> None:
+        await self._batched.close()
+
+    def _read(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        return [self._values(outputs).tolist() for outputs in self.model.read(trajectories)]
+
+    def _values(self, outputs: Tensor) -> Tensor:
+        if self._loss == "mse":
+            return outputs[:, 0]
+        return torch.sigmoid(_logits(outputs))
+
+    def _losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
+        target = torch.full((len(outputs),), float(trajectory.success), device=outputs.device)
+        if self._loss == "mse":
+            return (outputs[:, 0] - target).square()
+        return functional.binary_cross_entropy_with_logits(_logits(outputs), target, reduction="none")
+
+
+def _logits(outputs: Tensor) -> Tensor:
+    """Of the good label: a softmax over two labels is the sigmoid of their difference."""
+    return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]

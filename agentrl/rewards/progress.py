@@ -1,0 +1,69 @@
+"""Progress attribution: what each step contributed to the return, so that the contributions sum to it (SPA-RL).
+
+Whether an action could be executed at all is another term (`executable`), never mixed into the contribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from agentrl.rewards.batching import Batched
+from agentrl.rewards.returns import environment_return
+from agentrl.rewards.step_model import Fitting, open_step_model
+from agentrl.types import Group, Trajectory
+
+
+class ProgressReward:
+    """SPA-RL's estimator (arXiv 2505.20732): C_t = w . h(last token of step t), trained on (sum_t C_t - R)^2.
+
+    R is the environment's undiscounted return, or 1 for a success and 0 otherwise. The trunk is the policy's starting
+    weights, frozen unless `fit` trains "all". Until the first fit every contribution is 0, which says that nothing is
+    known, and adds nothing. `start` is the folder of an earlier `save`; without `fit` nothing is ever trained.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        *,
+        fit: Fitting | None = None,
+        target: Literal["return", "success"] = "return",
+        start: Path | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.model = open_step_model(model_path, fit, device, bias=False, headless=fit is not None or start is not None)
+        self._target = target
+        self._batched: Batched[Trajectory, list[float]] = Batched(self._read)
+        if start is not None:
+            self.model.load(start)
+
+    @classmethod
+    def frozen(cls, model_path: Path, start: Path, *, device: str = "cpu") -> ProgressReward:
+        """As a recipe has it: what `save` left in `start`; it never learns."""
+        return cls(model_path, start=start, device=device)
+
+    async def score(self, trajectory: Trajectory) -> Sequence[float]:
+        """Raises `InfrastructureFault` where the model fails."""
+        return await self._batched(trajectory)
+
+    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
+        return self.model.fit([t for group in groups for t in group.trajectories], self._losses)
+
+    def save(self, folder: Path) -> None:
+        self.model.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.model.load(folder)
+
+    async def close(self) -> None:
+        await self._batched.close()
+
+    def _read(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        return [outputs[:, 0].tolist() for outputs in self.model.read(trajectories)]
+
+    def _losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
+        wanted = environment_return(trajectory) if self._target == "return" else float(trajectory.success)
+        return (outputs[:, 0].sum() - wanted).square().reshape(1)
