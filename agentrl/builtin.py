@@ -25,6 +25,83 @@ FAMILIES = (
 # fmt: on
 
 
+METHODS: Mapping[str, Mapping[str, str]] = {
+    "groups": {
+        "grpo": "group-relative advantages of whole episodes",
+        "rloo": "leave-one-out baseline, no scaling",
+        "dr_grpo": "no deviation, constant denominator",
+        "lite_ppo": "mean of the group, deviation of the batch",
+        "reinforce_plus_plus": "whitened return-to-go of tokens",
+        "reinforce_plus_plus_baseline": "group baseline, whitened over the batch",
+        "opo": "baseline weighted by length",
+        "maxrl": "differences relative to the group's mean",
+        "gpg": "differences scaled up for silent groups",
+        "bnpo": "success rates normalised by a fitted Beta density",
+        "loop": "leave-one-out baseline under PPO's clip",
+    },
+    "steps": {
+        "gigpo": "episode advantage plus step advantage at equal states",
+        "step_return": "return-to-go against the group's steps",
+        "steppo": "GAE over steps with a critic",
+        "igpo": "turn rewards normalised in the group, summed ahead",
+        "eapo": "geometrically discounted outcome of each round",
+        "normalised_terms": "named scores normalised one by one",
+        "branch": "a branch against the fork that it left",
+        "gigpo_similar": "GiGPO by likeness of observations",
+        "hgpo": "GiGPO by equal histories of several depths",
+        "dart": "outcomes compared over all steps of a task",
+    },
+    "curated": {
+        "dapo": "clip-higher, token mean, no group of equal returns",
+    },
+    "custom": {
+        "custom": "credit rules and a loss by name",
+    },
+    "objectives": {
+        "gspo": "one ratio per trajectory, its geometric mean",
+        "gspo_step": "one ratio per step, its geometric mean",
+        "cispo": "clipped importance weights, no token without gradient",
+        "sapo": "a sigmoid gate in place of a clip",
+        "gmpo": "the geometric mean of clipped ratios",
+        "dppo": "a bound on the change of probability",
+        "ctpo": "the ratio of the whole prefix, bounds that widen",
+        "minpro": "the ratio times the smallest one before it",
+        "bapo": "bounds that balance good and bad tokens",
+        "grpo_kl": "GRPO with a KL term of any estimator and anchor",
+        "grpo_unbiased_kl": "GRPO with a KL term that stale samples do not bias",
+        "r2vpo": "a soft bound on the variance of the ratio",
+    },
+    "entropy": {
+        "clip_cov": "drops a few tokens of high covariance",
+        "kl_cov": "holds the tokens of highest covariance",
+        "epo": "entropy near each step's own past",
+        "steer": "less weight where the entropy would change most",
+        "lp_reg": "protects rare tokens that may be sparks",
+        "high_entropy": "only the tokens of highest entropy learn",
+        "d3s": "varied trajectories, and of them uncertain tokens",
+        "entropy_steps": "only the steps of highest entropy learn (DART)",
+    },
+    "offpolicy": {
+        "decoupled_ppo": "PPO around recomputed weights, samples truncated (TIS)",
+        "icepop": "drops tokens on which sampler and learner disagree",
+        "mis": "drops trajectories with too large a weight",
+        "geo_rejection": "drops trajectories by their mean log ratio",
+        "m2po": "drops the tokens that moved most",
+        "opsm": "drops bad trajectories that the policy has left",
+        "topr": "tapered off-policy REINFORCE",
+        "asymre": "REINFORCE with a baseline below the mean",
+        "opmd": "mirror descent without a ratio",
+        "rec": "REINFORCE within a ring of ratios",
+        "nft": "likelihood of successes and of implied failures",
+        "vcpo": "learning rate by effective sample size, baseline of least variance",
+    },
+    "distillation": {
+        "opd": "on-policy distillation from a teacher, also beyond it",
+    },
+}
+"Per module of `agentrl/methods/`, its presets and what they are."
+
+
 @hookimpl
 def agentrl_engines() -> Factories:
     return {
@@ -91,89 +168,9 @@ def agentrl_samplers() -> Factories:
 @hookimpl
 def agentrl_methods() -> Factories:
     return {
-        "grpo": Lazy("agentrl.methods.groups:grpo", summary="group-relative advantages of whole episodes"),
-        "rloo": Lazy("agentrl.methods.groups:rloo", summary="leave-one-out baseline, no scaling"),
-        "gigpo": Lazy("agentrl.methods.steps:gigpo", summary="episode advantage plus step advantage at equal states"),
-        "step_return": Lazy("agentrl.methods.steps:step_return", summary="return-to-go against the group's steps"),
-        "dr_grpo": Lazy("agentrl.methods.groups:dr_grpo", summary="no deviation, constant denominator"),
-        "lite_ppo": Lazy("agentrl.methods.groups:lite_ppo", summary="mean of the group, deviation of the batch"),
-        "reinforce_plus_plus": Lazy(
-            "agentrl.methods.groups:reinforce_plus_plus", summary="whitened return-to-go of tokens"
-        ),
-        "reinforce_plus_plus_baseline": Lazy(
-            "agentrl.methods.groups:reinforce_plus_plus_baseline", summary="group baseline, whitened over the batch"
-        ),
-        "opo": Lazy("agentrl.methods.groups:opo", summary="baseline weighted by length"),
-        "maxrl": Lazy("agentrl.methods.groups:maxrl", summary="differences relative to the group's mean"),
-        "gpg": Lazy("agentrl.methods.groups:gpg", summary="differences scaled up for silent groups"),
-        "bnpo": Lazy("agentrl.methods.groups:bnpo", summary="success rates normalised by a fitted Beta density"),
-        "steppo": Lazy("agentrl.methods.steps:steppo", summary="GAE over steps with a critic"),
-        "igpo": Lazy("agentrl.methods.steps:igpo", summary="turn rewards normalised in the group, summed ahead"),
-        "eapo": Lazy("agentrl.methods.steps:eapo", summary="geometrically discounted outcome of each round"),
-        "normalised_terms": Lazy(
-            "agentrl.methods.steps:normalised_terms", summary="named scores normalised one by one"
-        ),
-        "branch": Lazy("agentrl.methods.steps:branch", summary="a branch against the fork that it left"),
-        "loop": Lazy("agentrl.methods.groups:loop", summary="leave-one-out baseline under PPO's clip"),
-        "dapo": Lazy("agentrl.methods.curated:dapo", summary="clip-higher, token mean, no group of equal returns"),
-        "gigpo_similar": Lazy("agentrl.methods.steps:gigpo_similar", summary="GiGPO by likeness of observations"),
-        "hgpo": Lazy("agentrl.methods.steps:hgpo", summary="GiGPO by equal histories of several depths"),
-        "dart": Lazy("agentrl.methods.steps:dart", summary="outcomes compared over all steps of a task"),
-        "custom": Lazy("agentrl.methods.custom:custom", summary="credit rules and a loss by name"),
-        "gspo": Lazy("agentrl.methods.objectives:gspo", summary="one ratio per trajectory, its geometric mean"),
-        "gspo_step": Lazy("agentrl.methods.objectives:gspo_step", summary="one ratio per step, its geometric mean"),
-        "cispo": Lazy(
-            "agentrl.methods.objectives:cispo", summary="clipped importance weights, no token without gradient"
-        ),
-        "sapo": Lazy("agentrl.methods.objectives:sapo", summary="a sigmoid gate in place of a clip"),
-        "gmpo": Lazy("agentrl.methods.objectives:gmpo", summary="the geometric mean of clipped ratios"),
-        "dppo": Lazy("agentrl.methods.objectives:dppo", summary="a bound on the change of probability"),
-        "ctpo": Lazy("agentrl.methods.objectives:ctpo", summary="the ratio of the whole prefix, bounds that widen"),
-        "minpro": Lazy("agentrl.methods.objectives:minpro", summary="the ratio times the smallest one before it"),
-        "bapo": Lazy("agentrl.methods.objectives:bapo", summary="bounds that balance good and bad tokens"),
-        "grpo_kl": Lazy(
-            "agentrl.methods.objectives:grpo_kl", summary="GRPO with a KL term of any estimator and anchor"
-        ),
-        "grpo_unbiased_kl": Lazy(
-            "agentrl.methods.objectives:grpo_unbiased_kl", summary="GRPO with a KL term that stale samples do not bias"
-        ),
-        "r2vpo": Lazy("agentrl.methods.objectives:r2vpo", summary="a soft bound on the variance of the ratio"),
-        "clip_cov": Lazy("agentrl.methods.entropy:clip_cov", summary="drops a few tokens of high covariance"),
-        "kl_cov": Lazy("agentrl.methods.entropy:kl_cov", summary="holds the tokens of highest covariance"),
-        "epo": Lazy("agentrl.methods.entropy:epo", summary="entropy near each step's own past"),
-        "steer": Lazy("agentrl.methods.entropy:steer", summary="less weight where the entropy would change most"),
-        "lp_reg": Lazy("agentrl.methods.entropy:lp_reg", summary="protects rare tokens that may be sparks"),
-        "high_entropy": Lazy(
-            "agentrl.methods.entropy:high_entropy", summary="only the tokens of highest entropy learn"
-        ),
-        "d3s": Lazy("agentrl.methods.entropy:d3s", summary="varied trajectories, and of them uncertain tokens"),
-        "entropy_steps": Lazy(
-            "agentrl.methods.entropy:entropy_steps", summary="only the steps of highest entropy learn (DART)"
-        ),
-        "decoupled_ppo": Lazy(
-            "agentrl.methods.offpolicy:decoupled_ppo", summary="PPO around recomputed weights, samples truncated (TIS)"
-        ),
-        "icepop": Lazy(
-            "agentrl.methods.offpolicy:icepop", summary="drops tokens on which sampler and learner disagree"
-        ),
-        "mis": Lazy("agentrl.methods.offpolicy:mis", summary="drops trajectories with too large a weight"),
-        "geo_rejection": Lazy(
-            "agentrl.methods.offpolicy:geo_rejection", summary="drops trajectories by their mean log ratio"
-        ),
-        "m2po": Lazy("agentrl.methods.offpolicy:m2po", summary="drops the tokens that moved most"),
-        "opsm": Lazy("agentrl.methods.offpolicy:opsm", summary="drops bad trajectories that the policy has left"),
-        "topr": Lazy("agentrl.methods.offpolicy:topr", summary="tapered off-policy REINFORCE"),
-        "asymre": Lazy("agentrl.methods.offpolicy:asymre", summary="REINFORCE with a baseline below the mean"),
-        "opmd": Lazy("agentrl.methods.offpolicy:opmd", summary="mirror descent without a ratio"),
-        "rec": Lazy("agentrl.methods.offpolicy:rec", summary="REINFORCE within a ring of ratios"),
-        "nft": Lazy("agentrl.methods.offpolicy:nft", summary="likelihood of successes and of implied failures"),
-        "vcpo": Lazy(
-            "agentrl.methods.offpolicy:vcpo",
-            summary="learning rate by effective sample size, baseline of least variance",
-        ),
-        "opd": Lazy(
-            "agentrl.methods.distillation:opd", summary="on-policy distillation from a teacher, also beyond it"
-        ),
+        name: Lazy(f"agentrl.methods.{module}:{name}", summary=summary)
+        for module, presets in METHODS.items()
+        for name, summary in presets.items()
     }
 
 

@@ -42,7 +42,13 @@ def page() -> str:
     for entry in sorted(host.entries("methods"), key=lambda entry: entry.name):
         factory = host.factory("methods", entry.name)
         method: Method = host.create("methods", entry.name, NEEDS_OPTIONS.get(entry.name, {}), given={"host": host})
-        cells = (f"`{entry.name}`", method.paper or "-", entry.summary, _stages(method), _defaults(factory))
+        cells = (
+            f"`{entry.name}`",
+            method.paper or "-",
+            (inspect.getdoc(factory) or "").splitlines()[0],
+            _stages(method),
+            _defaults(factory),
+        )
         rows.append("| " + " | ".join(cells) + " |")
     return HEAD + "\n".join(rows) + "\n"
 

@@ -89,6 +89,8 @@ def server_environment(options: ServerOptions, inherited: Mapping[str, str] | No
         "PYTHONPATH": os.pathsep.join(paths),
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        # Its 5 s are as long as a client keeps an idle connection: one could be closed while a request goes out.
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -6,7 +6,7 @@ name it in a recipe), and `check` holds its environment against `agentrl.testing
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import re
 import shlex
@@ -205,3 +205,12 @@ def test_every_section_of_a_recipe_is_explained() -> None:
 
     page = (ROOT / "docs" / "guides" / "recipes.md").read_text(encoding="utf-8")
     assert [name for name in Config.model_fields if name not in page] == []
+
+
+def test_the_page_of_methods_is_up_to_date() -> None:
+    script = importlib.util.spec_from_file_location("methods_page", ROOT / "scripts" / "methods_page.py")
+    assert script is not None and script.loader is not None
+    module = importlib.util.module_from_spec(script)
+    script.loader.exec_module(module)
+    written = module.PAGE.read_text(encoding="utf-8")
+    assert module.page() == written, "run: python scripts/methods_page.py"
