@@ -36,6 +36,9 @@ pytestmark = [
 ]
 
 VOCABULARY = 128
+CONTEXT = 8192
+# Seconds of work for the server: what is asked of it meanwhile finds the request under way on a fast machine too.
+LONG = 4000
 PROMPT = token_ids(np.random.default_rng(1).integers(0, VOCABULARY, 24))
 
 
@@ -88,7 +91,7 @@ def make_model(folder: Path) -> Any:
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=32,
-        max_position_embeddings=2048,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         initializer_range=0.2,
     )
@@ -102,7 +105,7 @@ def make_engine(model: Path, folder: Path) -> VllmEngine:
         model,
         log_folder=folder,
         dtype="float32",
-        max_context=2048,
+        max_context=CONTEXT,
         max_sequences=16,
         kv_cache_bytes=64 << 20,
         start_deadline=300.0,
@@ -193,17 +196,17 @@ async def test_bad_token_ids_are_refused_and_the_server_lives(world: World) -> N
 
 
 async def test_a_prompt_near_the_limit_ends_by_length(world: World) -> None:
-    completion = await world.engine.generate(world.ask(token_ids([1] * 2044), max_tokens=64))
+    completion = await world.engine.generate(world.ask(token_ids([1] * (CONTEXT - 4)), max_tokens=64))
     assert (len(completion.tokens), completion.finish) == (4, Finish.LENGTH)
-    full = await world.engine.generate(world.ask(token_ids([1] * 2048)))
+    full = await world.engine.generate(world.ask(token_ids([1] * CONTEXT)))
     assert (len(full.tokens), full.finish) == (0, Finish.LENGTH)
-    with pytest.raises(InvalidDataError, match="at most 2047"):
-        await world.engine.score(token_ids([1] * 2048))
+    with pytest.raises(InvalidDataError, match=f"at most {CONTEXT - 1}"):
+        await world.engine.score(token_ids([1] * CONTEXT))
 
 
 async def test_cancelling_ends_the_request_in_the_server(world: World) -> None:
     prompt = token_ids([7] * 10)
-    tasks = [asyncio.create_task(world.engine.generate(world.ask(prompt, max_tokens=1000))) for _ in range(16)]
+    tasks = [asyncio.create_task(world.engine.generate(world.ask(prompt, max_tokens=LONG))) for _ in range(16)]
     await under_way(world, tasks)
     for task in tasks:
         task.cancel()
@@ -216,9 +219,9 @@ async def test_cancelling_ends_the_request_in_the_server(world: World) -> None:
 
 
 async def test_pause_holds_and_resume_continues_with_the_same_tokens(world: World) -> None:
-    alone = await world.engine.generate(world.ask(temperature=0.0, max_tokens=200))
-    held = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=200)))
-    await asyncio.sleep(0.1)
+    alone = await world.engine.generate(world.ask(temperature=0.0, max_tokens=2000))
+    held = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=2000)))
+    await under_way(world, [held])
     await world.engine.pause()
     assert await world.engine.api.paused()
     queued = asyncio.create_task(world.engine.generate(world.ask(temperature=0.0, max_tokens=1)))
@@ -257,7 +260,7 @@ async def test_no_key_or_value_of_old_weights_is_reused(world: World) -> None:
 
 
 async def test_requests_in_flight_go_on_and_say_where_the_version_changed(world: World) -> None:
-    tasks = [asyncio.create_task(world.engine.generate(world.ask(seed=s, max_tokens=1500))) for s in range(4)]
+    tasks = [asyncio.create_task(world.engine.generate(world.ask(seed=s, max_tokens=LONG))) for s in range(4)]
     await under_way(world, tasks)
     await asyncio.sleep(0.2)
     # Paused by the caller, and the publish leaves it paused.
@@ -268,10 +271,10 @@ async def test_requests_in_flight_go_on_and_say_where_the_version_changed(world:
     assert await world.engine.api.paused()
     await world.engine.resume()
     for completion in await asyncio.gather(*tasks):
-        assert len(completion.tokens) == 1500
+        assert len(completion.tokens) == LONG
         boundary = int((completion.versions == 2).sum())
-        assert 0 < boundary < 1500
-        assert completion.versions.tolist() == [2] * boundary + [3] * (1500 - boundary)
+        assert 0 < boundary < LONG
+        assert completion.versions.tolist() == [2] * boundary + [3] * (LONG - boundary)
         whole = np.concatenate([PROMPT, completion.tokens])
         before, after = scores(old, whole)[len(PROMPT) :], world.scores(whole)[len(PROMPT) :]
         assert np.abs(completion.logprobs[:boundary] - before[:boundary]).max() < 1e-4
@@ -333,7 +336,7 @@ async def test_a_killed_server_is_a_fault_and_comes_back_with_the_latest_weights
     assert process is not None
     group = process.group
     assert group is not None
-    request = asyncio.create_task(world.engine.generate(world.ask(max_tokens=900)))
+    request = asyncio.create_task(world.engine.generate(world.ask(max_tokens=LONG)))
     await under_way(world, [request])
     os.kill(group, signal.SIGKILL)
     with pytest.raises(InfrastructureFault, match=r"(?s)died during a request: .*SIGKILL.*vllm\.log"):
