@@ -125,10 +125,10 @@ class ScriptedEngine:
             raise InvalidDataError(f"the script has {len(self._reply)} replies and this is call {call} (from 0).")
         room = min(request.sampling.max_tokens, self.max_context - len(request.tokens))
         tokens = token_ids(scripted)[: max(room, 0)]
-        stops = np.flatnonzero(np.isin(tokens, request.sampling.stop_token_ids))
-        if stops.size:
-            tokens = tokens[: stops[0] + 1]
-        whole = bool(stops.size) or len(tokens) == len(scripted)
+        stop = next((i for i, t in enumerate(tokens.tolist()) if t in request.sampling.stop_token_ids), None)
+        if stop is not None:
+            tokens = tokens[: stop + 1]
+        whole = stop is not None or len(tokens) == len(scripted)
         logprobs = np.full(len(tokens), self._logprob, np.float32)
         versions = np.full(len(tokens), self._version, np.int32)
         alternatives: tuple[Mapping[int, float], ...] = ()
