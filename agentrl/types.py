@@ -170,7 +170,7 @@ class Completion:
     cached_tokens: int = 0
     "Prompt tokens whose keys and values were reused."
     top_logprobs: tuple[Mapping[int, float], ...] = ()
-    "Per token: id to log-probability of the likeliest alternatives, where asked for."
+    "Per token: id to log-probability of the likeliest alternatives, where asked for; of the same distribution."
 
     def __post_init__(self) -> None:
         _check_aligned("completion", self.tokens, self.logprobs, self.versions)

@@ -25,7 +25,7 @@ from conditions import conditions
 from support.results import Verdict, finish, middle, options
 from support.subjects import Subject, play_groups, tool_desk_subject
 
-from agentrl.engines.vllm_api import best_dtype
+from agentrl.engines.vllm_api import ServerSettings, best_dtype
 from agentrl.engines.vllm_process import free_port
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.types import Trajectory
@@ -52,8 +52,7 @@ async def measure(chosen: argparse.Namespace, episodes: int, repeats: int, folde
         dtype=chosen.dtype,
         max_context=subject.limits.max_context or 2048,
         max_sequences=chosen.concurrency,
-        threads=chosen.threads,
-        port=port,
+        server=ServerSettings(threads=chosen.threads, port=port),
     )
     pairs = []
     await engine.start()

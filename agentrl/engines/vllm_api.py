@@ -23,9 +23,34 @@ from agentrl.types import JSON, Completion, Finish, Floats, SamplingParams, Toke
 
 MODEL = "policy"
 WORKER_EXTENSION = "agentrl.engines.vllm_worker.WeightExtension"
+SCHEDULERS = {
+    "cpu": "agentrl.engines.vllm_scheduler.ProbingScheduler",
+    "cuda": "agentrl.engines.vllm_scheduler.AsyncProbingScheduler",
+}
 # vLLM writes this in place of a log-probability that is NaN, -inf or missing.
 NO_LOGPROB = -9999.0
 SEEDS = 2**63
+CPU_STEP_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server is run, whatever it serves: `server = {...}` in a recipe's `[engine]`."""
+
+    threads: int = 1
+    "OpenMP threads of the worker, on a CPU."
+    kv_cache_bytes: int | None = 1 << 30
+    "None leaves it to vLLM: on a GPU what `gpu_memory` allows."
+    gpu_memory: float = 0.45
+    "Share of the GPU's memory that vLLM may use; the learner needs the rest."
+    port: int | None = None
+    "None takes a free one at every start."
+    start_deadline: float = 300.0
+    "Seconds until it answers, at the start and after a crash."
+    request_deadline: float = 600.0
+    "Seconds for one request, waiting included."
+    max_restarts: int = 3
+    "After crashes, in ten minutes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +63,7 @@ class ServerOptions:
     device: Literal["cpu", "cuda"] = "cpu"
     max_context: int = 2048
     max_sequences: int = 64
-    kv_cache_bytes: int | None = 1 << 30
-    "None leaves it to vLLM: on a GPU what `gpu_memory` allows."
-    gpu_memory: float = 0.45
-    "Share of the GPU's memory that vLLM may use; the learner needs the rest."
-    threads: int = 1
-    "OpenMP threads of the worker, on a CPU."
+    settings: ServerSettings = ServerSettings()
 
 
 def best_dtype(device: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -68,14 +88,17 @@ def server_command(options: ServerOptions, port: int) -> list[str]:
     command += ["--generation-config", "vllm", "--skip-tokenizer-init"]
     # Equal priorities are served in order of arrival; only the probe of a publish has a higher one.
     command += ["--worker-extension-cls", WORKER_EXTENSION, "--scheduling-policy", "priority"]
+    command += ["--scheduler-cls", SCHEDULERS[options.device]]
     command += ["--disable-log-stats", "--disable-uvicorn-access-log"]
-    if options.kv_cache_bytes is not None:
-        command += ["--kv-cache-memory-bytes", str(options.kv_cache_bytes)]
+    if options.settings.kv_cache_bytes is not None:
+        command += ["--kv-cache-memory-bytes", str(options.settings.kv_cache_bytes)]
     if options.device == "cpu":
         # Whole blocks are reused from step to step: of the default 128, up to 127 tokens were computed anew each time.
         command += ["--enforce-eager", "--block-size", "32"]
+        # A publish waits for the step that is being computed, and larger ones are no faster on a few cores.
+        command += ["--max-num-batched-tokens", str(max(CPU_STEP_TOKENS, options.max_sequences))]
     else:
-        command += ["--gpu-memory-utilization", str(options.gpu_memory)]
+        command += ["--gpu-memory-utilization", str(options.settings.gpu_memory)]
     return command
 
 
@@ -96,7 +119,12 @@ def server_environment(options: ServerOptions, inherited: Mapping[str, str] | No
         "TOKENIZERS_PARALLELISM": "false",
     }
     if options.device == "cpu":
-        environment |= {"OMP_NUM_THREADS": str(options.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        environment |= {"OMP_NUM_THREADS": str(options.settings.threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        # The worker lives in the engine's process. As two, each spins for a second after every message of the other,
+        # which takes a core from the learner. Where threads are not bound to cores nothing else speaks for two.
+        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        # Memory of packed weights is kept for the next publish: to get it from the system anew took as long as to pack.
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
     return environment
 
 
@@ -125,7 +153,7 @@ class VllmApi:
     async def score(self, tokens: TokenIds, first: bool = False) -> Floats:
         """A request with prompt_logprobs computes its whole prompt anew: it reads no prefix cache.
 
-        `first` goes ahead of every request that waits, those that a reset sent back to compute theirs anew included.
+        `first` goes ahead of every request that waits, and is served alone while requests are held.
         """
         sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False, "ignore_eos": True}
         body = {

@@ -5,10 +5,27 @@ Both sides cut and round the same way, so that a comparison is exact in every dt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 BLOCK = 1024
-COLUMNS = 8
+COLUMNS = 4
+HEAD = "lm_head.weight"
+EMBEDDING = "embed_tokens.weight"
+
+
+def fingerprints(tensors: Mapping[str, torch.Tensor], version: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Of what a server must hold, and of columns of what it must compute with, by published name."""
+    held = {name: checksum(tensor) for name, tensor in tensors.items()}
+    computed = {}
+    # A head of its own comes last and so replaces the embedding.
+    for name in sorted(tensors, key=lambda name: (name.endswith(HEAD), name)):
+        tensor = tensors[name]
+        if tensor.ndim == 2 and name.endswith(".weight"):
+            columns = column_checksum(tensor[:, probe_columns(version, tensor.shape[1])])
+            computed["output head" if name.endswith((HEAD, EMBEDDING)) else name] = columns
+    return held, computed
 
 
 def checksum(tensor: torch.Tensor) -> str:
@@ -28,21 +45,25 @@ def checksum(tensor: torch.Tensor) -> str:
     return f"{data.numel()}:{int((sums * weights).sum())}"
 
 
-def probe_columns(version: int, width: int) -> list[int]:
-    """The input columns that are compared through the layer's own arithmetic; others at every version."""
+def probe_columns(version: int, width: int) -> slice:
+    """The input columns that are compared through the layer's own arithmetic; others at every version.
+
+    Neighbours: from a row that lies in memory as a whole they are read at once.
+    """
     generator = torch.Generator().manual_seed(version)
-    return torch.randperm(width, generator=generator)[:COLUMNS].tolist()
+    first = int(torch.randint(max(width - COLUMNS, 0) + 1, (1,), generator=generator))
+    return slice(first, min(first + COLUMNS, width))
 
 
-def one_hot(columns: list[int], width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """`len(columns)` inputs for which a linear layer answers columns of the weight it computes with, exactly."""
-    rows = torch.zeros(len(columns), width, dtype=dtype, device=device)
-    rows[torch.arange(len(columns)), torch.tensor(columns)] = 1.0
+def one_hot(columns: slice, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """One input a column, for which a linear layer answers that column of the weight it computes with, exactly."""
+    rows = torch.zeros(columns.stop - columns.start, width, dtype=dtype, device=device)
+    rows[:, columns].fill_diagonal_(1.0)
     return rows
 
 
 def column_checksum(values: torch.Tensor) -> str:
-    """Of a [columns, outputs] matrix, after what a matrix product may do to a bit: lose the sign of a zero or a
+    """Of an [outputs, columns] matrix, after what a matrix product may do to a bit: lose the sign of a zero or a
     subnormal number."""
     tiny = torch.finfo(values.dtype).tiny
     return checksum(torch.where(values.abs() < tiny, torch.zeros_like(values), values))

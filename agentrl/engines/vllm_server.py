@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from agentrl.engines.http import HttpFault
-from agentrl.engines.vllm_api import ServerOptions, VllmApi, best_dtype, server_command, server_environment
+from agentrl.engines.vllm_api import (
+    ServerOptions,
+    ServerSettings,
+    VllmApi,
+    best_dtype,
+    server_command,
+    server_environment,
+)
 from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port, free_port
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError, MissingDependencyError
 from agentrl.protocols import EngineHealth, GenerateRequest, LearnerSide, WeightPublisher
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from agentrl.engines.vllm_publish import VllmPublisher
 
 POLL_SECONDS = 0.1
+DEFAULTS = ServerSettings()
 T = TypeVar("T")
 RESTART_WINDOW_SECONDS = 600.0
 
@@ -35,9 +43,8 @@ RESTART_WINDOW_SECONDS = 600.0
 class VllmEngine:
     """Implements `protocols.Engine` with a vLLM server as its child.
 
-    `dtype` "auto" is bfloat16 where the hardware has it, else float32. `kv_cache_bytes` None leaves the cache to vLLM
-    (on a GPU what the share `gpu_memory` allows). A server that dies is restarted, at most `max_restarts` times in ten
-    minutes; `on_restart` is awaited before it serves again and brings the published weights back.
+    `dtype` "auto" is bfloat16 where the hardware has it, else float32. A server that dies is restarted; `on_restart` is
+    awaited before it serves again and brings the published weights back.
     """
 
     trainable = True
@@ -51,28 +58,16 @@ class VllmEngine:
         device: Literal["cpu", "cuda"] = "cpu",
         max_context: int = 2048,
         max_sequences: int = 64,
-        kv_cache_bytes: int | None = 1 << 30,
-        gpu_memory: float = 0.45,
-        threads: int = 1,
-        port: int | None = None,
-        start_deadline: float = 300.0,
-        request_deadline: float = 600.0,
-        max_restarts: int = 3,
-        version: int = 0,
+        server: ServerSettings = DEFAULTS,
     ) -> None:
         chosen = best_dtype(device) if dtype == "auto" else dtype
-        self.options = ServerOptions(
-            Path(model_path), chosen, device, max_context, max_sequences, kv_cache_bytes, gpu_memory, threads
-        )
+        self.options = ServerOptions(Path(model_path), chosen, device, max_context, max_sequences, server)
         self.max_context = max_context
         self.on_restart: Callable[[], Awaitable[None]] | None = None
         self._folder = Path(log_folder)
         self._files = ProcessFiles(self._folder / "vllm.log", self._folder / "vllm.label.json")
-        self._port = port
-        self._start_deadline = start_deadline
-        self._request_deadline = request_deadline
-        self._max_restarts = max_restarts
-        self._first_version = self._version = version
+        self._settings = server
+        self._version = 0
         self._restarts: deque[float] = deque()
         self._process: ServerProcess | None = None
         self._api: VllmApi | None = None
@@ -84,6 +79,7 @@ class VllmEngine:
         self._down = "it was not started"
         self._distrusted = ""
         self._paused = False
+        self._holding = asyncio.Lock()
         self._running = 0
         self._vocabulary = 0
 
@@ -147,11 +143,16 @@ class VllmEngine:
 
     async def pause(self) -> None:
         self._paused = True
-        await self._call((await self._serving()).pause())
+        api = await self._serving()
+        async with self._holding:
+            await self._call(api.pause())
 
     async def resume(self) -> None:
         self._paused = False
-        await self._call((await self._serving()).resume())
+        api = await self._serving()
+        # A swap that is under way resumes when it is done, and not before.
+        async with self._holding:
+            await self._call(api.resume())
 
     async def forget(self, session: str) -> None:
         """Nothing to do: the prefix cache drops what was used longest ago."""
@@ -191,21 +192,34 @@ class VllmEngine:
         self._publisher = VllmPublisher(self, learner.folder, learner.probe)
         return self._publisher
 
-    async def swap(self, version: int, load: Callable[[VllmApi], Awaitable[None]]) -> None:
+    async def swap(
+        self,
+        version: int,
+        load: Callable[[VllmApi], Awaitable[None]],
+        check: Callable[[VllmApi], Awaitable[None]] | None = None,
+    ) -> None:
         """New weights under the requests in flight: they are held, go on with the new ones, and say so in `versions`.
 
         The prefix cache is forgotten, theirs included, so that no token is sampled from keys and values of old weights.
-        Ends resumed, so that the new weights can be tried out; `hold_if_paused` goes back to what the caller asked for.
+        `check` tries the new weights out before anyone goes on. Ends as the caller wants it: resumed, or paused. Where it
+        raises, requests stay held: they go on with whole weights only, after another swap, or end at a `release`.
         """
         api = self.api
-        await api.pause()
-        try:
+        async with self._holding:
+            await api.pause()
             await load(api)
             await api.reset_prefix_cache()
             await api.set_version(version)
             self._version = version
-        finally:
-            await api.resume()
+            if check is not None:
+                await check(api)
+        await self.release()
+
+    async def release(self) -> None:
+        """Sampling goes on, unless the caller paused it."""
+        async with self._holding:
+            if not self._paused:
+                await self.api.resume()
 
     async def hold_if_paused(self) -> None:
         if self._paused:
@@ -227,11 +241,11 @@ class VllmEngine:
     async def until_ready(self) -> None:
         """Returns when the server serves, after a restart if need be. Raises `InfrastructureFault` if it will not."""
         try:
-            async with asyncio.timeout(self._start_deadline):
+            async with asyncio.timeout(self._settings.start_deadline):
                 await self._ready.wait()
         except TimeoutError:
             raise InfrastructureFault(
-                f"the vLLM server did not come back within {self._start_deadline:g} s: {self._down}"
+                f"the vLLM server did not come back within {self._settings.start_deadline:g} s: {self._down}"
             ) from None
         if self._down:
             raise InfrastructureFault(f"the vLLM server is down: {self._down}")
@@ -271,17 +285,17 @@ class VllmEngine:
             raise
 
     async def _launch(self) -> None:
-        if self._port is not None:
-            check_port(self._port)
-        port = self._port or free_port()
+        if self._settings.port is not None:
+            check_port(self._settings.port)
+        port = self._settings.port or free_port()
         self._process = ServerProcess(
             "the vLLM server", server_command(self.options, port), server_environment(self.options), self._files
         )
         await asyncio.to_thread(self._process.start)
-        old, self._api = self._api, VllmApi(port, self._request_deadline)
+        old, self._api = self._api, VllmApi(port, self._settings.request_deadline)
         if old is not None:
             await old.close()
-        until = time.monotonic() + self._start_deadline
+        until = time.monotonic() + self._settings.start_deadline
         while True:
             if self._process.exit_code is not None:
                 raise InfrastructureFault(f"{self._process.obituary()}\nIt never answered.")
@@ -291,11 +305,11 @@ class VllmEngine:
             except HttpFault as fault:
                 if time.monotonic() > until:
                     raise InfrastructureFault(
-                        f"the vLLM server did not answer within {self._start_deadline:g} s ({fault}). "
+                        f"the vLLM server did not answer within {self._settings.start_deadline:g} s ({fault}). "
                         f"Allow a longer start_deadline, or look at {self._files.log}."
                     ) from fault
                 await asyncio.sleep(POLL_SECONDS)
-        self._version = self._first_version
+        self._version = 0
         await self._api.set_version(self._version)
 
     async def _watch(self) -> None:
@@ -317,7 +331,7 @@ class VllmEngine:
             now = time.monotonic()
             while self._restarts and now - self._restarts[0] > RESTART_WINDOW_SECONDS:
                 self._restarts.popleft()
-            if len(self._restarts) >= self._max_restarts:
+            if len(self._restarts) >= self._settings.max_restarts:
                 self._down += f"\nIt was restarted {len(self._restarts)} times in ten minutes; no more is tried."
                 return
             self._restarts.append(now)

@@ -7,16 +7,16 @@ tied models at its old values for ever. Here originals are kept, and every load 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import vllm.model_executor.layers.utils as vllm_layers
-from safetensors import safe_open
 from vllm.platforms import current_platform
 
 from agentrl.engines import vllm_seeds
+from agentrl.engines.vllm_buffer import WeightBuffer
 from agentrl.engines.vllm_fingerprint import checksum, column_checksum, one_hot, probe_columns
 
 _pack = vllm_layers.dispatch_cpu_unquantized_gemm
@@ -36,12 +36,13 @@ class WeightExtension:
     """Mixed into vLLM's worker by `--worker-extension-cls`; answers are JSON. One worker (no tensor parallelism)."""
 
     model_runner: Any
+    agentrl_buffer: WeightBuffer | None = None
 
     def agentrl_load(self, path: str) -> dict[str, Any]:
-        """Loads a safetensors file into the model and tells which parameters it did not touch."""
+        """Loads a buffer into the model and tells which parameters it did not touch."""
         model = self.model_runner.model
         with torch.no_grad():
-            loaded = model.load_weights(_read(Path(path)))
+            loaded = model.load_weights(self._agentrl_tensors(path).items())
         missing = [name for name, _ in model.named_parameters() if loaded is not None and name not in loaded]
         return {"missing": missing}
 
@@ -56,16 +57,17 @@ class WeightExtension:
         return {"layers": len(layers)}
 
     def agentrl_fingerprints(self, path: str, version: int) -> dict[str, Any]:
-        """Checksums by the names in the file, of what the worker holds and of what its linear layers compute with.
+        """Checksums by the names in the buffer, of what the worker holds and of what its linear layers compute with.
 
-        Only names and shapes are read from the file.
+        Only names and shapes are taken from the buffer.
         """
         model = self.model_runner.model
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        shapes = _shapes(Path(path))
+        shapes = {name: tensor.shape for name, tensor in self._agentrl_tensors(path).items()}
         held: dict[str, str] = {}
         computed: dict[str, str] = {}
         unmapped: list[str] = []
+        columns: dict[Any, torch.Tensor] = {}
         for name in shapes:
             target, first = _place(name, shapes, getattr(model, "packed_modules_mapping", {}), parameters)
             if target is None:
@@ -75,30 +77,34 @@ class WeightExtension:
             held[name] = checksum(parameters[target][rows])
             layer = model.get_submodule(target.rpartition(".")[0])
             if target.endswith(".weight") and len(shapes[name]) == 2 and not _is_embedding(layer):
-                computed[name] = _computed(layer, rows, version)
+                # Several names are rows of one layer.
+                if layer not in columns:
+                    columns[layer] = _columns(layer, version)
+                computed[name] = column_checksum(columns[layer][rows])
         head = _head(model)
         if head is not None:
-            # A tied head has no name of its own in the file; compare it with the embedding's.
+            # A tied head has no name of its own in the buffer; compare it with the embedding's.
             name = next((n for n in shapes if n.endswith("lm_head.weight")), None) or next(
                 n for n in shapes if n.endswith("embed_tokens.weight")
             )
-            computed["output head"] = _computed(head, slice(0, shapes[name][0]), version)
+            computed["output head"] = column_checksum(_columns(head, version)[: shapes[name][0]])
         return {"held": held, "computed": computed, "unmapped": unmapped}
 
+    def agentrl_requests(self) -> dict[str, Any]:
+        """Of every request that the worker keeps, how many tokens it has computed."""
+        kept = self.model_runner.requests.values()
+        return {"computed": [int(request.num_computed_tokens) for request in kept]}
 
-def _read(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with safe_open(path, framework="pt", device="cpu") as file:
-        for name in file.keys():  # noqa: SIM118
-            yield name, file.get_tensor(name)
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    with safe_open(path, framework="pt", device="cpu") as file:
-        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    def _agentrl_tensors(self, path: str) -> Mapping[str, torch.Tensor]:
+        """The mapping is kept from publish to publish: to touch its pages anew takes longer than to copy them."""
+        buffer = self.agentrl_buffer
+        if buffer is None or buffer.path != Path(path) or not buffer.is_current():
+            buffer = self.agentrl_buffer = WeightBuffer(Path(path))
+        return buffer.tensors
 
 
 def _place(
-    name: str, shapes: dict[str, list[int]], packed: dict[str, list[str]], parameters: dict[str, Any]
+    name: str, shapes: Mapping[str, torch.Size], packed: dict[str, list[str]], parameters: dict[str, Any]
 ) -> tuple[str | None, int]:
     """The parameter that holds a tensor of the file, and its first row in it: vLLM fuses q, k, v and gate, up."""
     if name in parameters:
@@ -124,9 +130,11 @@ def _head(model: torch.nn.Module) -> Any:
     return next((m for m in model.modules() if _is_head(m)), None)
 
 
-def _computed(layer: Any, rows: slice, version: int) -> str:
+def _columns(layer: Any, version: int) -> torch.Tensor:
+    """[outputs, columns] of the weight that a layer computes with, by its own arithmetic."""
     weight = layer.weight
     width = weight.shape[1]
     inputs = one_hot(probe_columns(version, width), width, weight.dtype, weight.device)
     with torch.no_grad():
-        return column_checksum(layer.quant_method.apply(layer, inputs)[:, rows])
+        columns: torch.Tensor = layer.quant_method.apply(layer, inputs).T
+    return columns

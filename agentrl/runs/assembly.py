@@ -174,7 +174,6 @@ async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -
         "dtype": config.model.dtype,
         "max_context": config.rollout.max_context,
         "max_sequences": config.rollout.concurrency,
-        "version": policy.learner.version,
     }
     wanted = inspect.signature(blueprint.host.factory("engines", config.engine.name)).parameters
     if "model" in wanted and "model" not in config.engine.options:

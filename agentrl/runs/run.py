@@ -110,7 +110,9 @@ class TrainingRun:
     async def _bring(self) -> int:
         version = self._parts.learner.version
         if version != self._published:
-            await self._parts.publisher.publish(version, self._parts.learner.named_tensors())
+            # In a thread: adapters are merged here, and episodes go on meanwhile.
+            tensors = await self._in_learner_thread(self._parts.learner.named_tensors)
+            await self._parts.publisher.publish(version, tensors)
             self._published = version
         return version
 

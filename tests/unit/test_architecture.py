@@ -24,7 +24,9 @@ MAY_IMPORT_TORCH = (
     "rewards/step_model",
     "engines/transformers",
     # Imported by vLLM's own processes, or inside functions.
+    "engines/vllm_buffer",
     "engines/vllm_fingerprint",
+    "engines/vllm_scheduler",
     "engines/vllm_seeds",
     "engines/vllm_worker",
 )

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from agentrl.engines import vllm_warden
 from agentrl.engines.vllm_api import (
     ServerOptions,
+    ServerSettings,
     VllmApi,
     best_dtype,
     expand_spans,
@@ -144,7 +145,9 @@ def test_a_request_asks_for_nothing_that_biases_the_ratio() -> None:
 
 
 def test_the_command_line_says_what_vllm_would_get_wrong_by_default() -> None:
-    command = server_command(ServerOptions(Path("model"), dtype="float32", kv_cache_bytes=64 << 20), 81)
+    command = server_command(
+        ServerOptions(Path("model"), dtype="float32", settings=ServerSettings(kv_cache_bytes=64 << 20)), 81
+    )
     assert command[:3] == [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     pairs = dict(pairwise(command))
     assert pairs["--host"] == "127.0.0.1"
@@ -153,14 +156,15 @@ def test_the_command_line_says_what_vllm_would_get_wrong_by_default() -> None:
     assert pairs["--generation-config"] == "vllm"
     assert pairs["--kv-cache-memory-bytes"] == str(64 << 20)
     assert {"--enable-scale-out", "--enforce-eager"} <= set(command)
-    on_gpu = server_command(ServerOptions(Path("model"), device="cuda", kv_cache_bytes=None, gpu_memory=0.3), 81)
+    large = ServerSettings(kv_cache_bytes=None, gpu_memory=0.3)
+    on_gpu = server_command(ServerOptions(Path("model"), device="cuda", settings=large), 81)
     assert dict(pairwise(on_gpu))["--gpu-memory-utilization"] == "0.3"
     assert not {"--enforce-eager", "--kv-cache-memory-bytes"} & set(on_gpu)
 
 
 def test_the_environment_keeps_the_server_quiet_offline_and_to_its_memory() -> None:
     inherited = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "40", "PYTHONPATH": "/mine"}
-    environment = server_environment(ServerOptions(Path("model"), threads=2), inherited)
+    environment = server_environment(ServerOptions(Path("model"), settings=ServerSettings(threads=2)), inherited)
     assert "VLLM_CPU_KVCACHE_SPACE" not in environment
     assert environment["PATH"] == "/bin"
     assert environment["PYTHONPATH"].endswith(f"{os.pathsep}/mine")
