@@ -201,8 +201,8 @@ class VllmEngine:
         """New weights under the requests in flight: they are held, go on with the new ones, and say so in `versions`.
 
         The prefix cache is forgotten, theirs included, so that no token is sampled from keys and values of old weights.
-        `check` tries the new weights out before anyone goes on. Ends as the caller wants it: resumed, or paused. Where it
-        raises, requests stay held: they go on with whole weights only, after another swap, or end at a `release`.
+        `check` tries the new weights out before anyone goes on. Ends as the caller wants it: resumed, or paused. Where
+        it raises, requests stay held: they go on with whole weights, after another swap, or are let go by `release`.
         """
         api = self.api
         async with self._holding:
