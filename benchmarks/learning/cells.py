@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ class Result:
     seconds: float
     cpu_seconds: float
     commit: str
+    "The last one that changed the library or the environments; `+` where files differ from it."
     versions: Mapping[str, str]
 
 
@@ -82,7 +84,7 @@ def fill(cells: Iterable[Cell], run: Callable[[Cell], Measured], chosen: argpars
     """Run the cells that have no line yet and append them one by one; how many are left."""
     done = {result.cell for result in read(chosen.out)}
     missing = [cell for cell in cells if cell not in done and chosen.only in cell.name]
-    where = conditions()
+    where, commit = conditions(), library_commit()
     began = time.monotonic()
     for number, cell in enumerate(missing):
         if time.monotonic() - began > chosen.seconds:
@@ -95,7 +97,7 @@ def fill(cells: Iterable[Cell], run: Callable[[Cell], Measured], chosen: argpars
             measured,
             round(time.monotonic() - start, 2),
             round(time.process_time() - cpu, 2),
-            where["commit"],
+            commit,
             {"python": where["python"], **where["packages"]},
         )
         append(chosen.out, result)
@@ -109,6 +111,21 @@ def append(path: Path, result: Result) -> None:
     torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
         file.write(("\n" if torn else "") + json.dumps(asdict(result)) + "\n")
+
+
+def library_commit() -> str:
+    """Unlike HEAD it stays what it is while results are added. Empty outside of git."""
+    parts = ("--", "agentrl", "environments")
+    try:
+        last = _git("log", "-1", "--format=%h", *parts)
+        return last + ("+" if _git("status", "--porcelain", *parts) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*words: str) -> str:
+    root = Path(__file__).parents[2]
+    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def blocks(values: Sequence[Any], size: int) -> list[float]:

@@ -11,6 +11,7 @@ update of Adam; its success is therefore that on tasks never seen. One run is on
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -41,7 +42,7 @@ class Setting:
     learning_rate: float = 0.1
     tasks: int = 8
     members: int = 8
-    batches: int = 40
+    batches: int = 30
 
 
 SETTINGS = {
@@ -148,10 +149,15 @@ class Player:
         self._setting, self._table, self._rng = setting, table, np.random.default_rng(seed)
         self._tokens = [np.array([place], np.int32) for place in range(len(WORDS))]
         self._version, self._prompt = np.zeros(1, np.int32), np.zeros(0, np.int32)
-        self._shown: dict[str, tuple[Message, ...]] = {}
+        self._shown = {seen: (Message("user", seen),) for seen in table.rows}
+        self._cumulative: list[list[float]] = []
+        self._logprobs: list[list[Any]] = []
         self._count = 0
 
     def groups(self) -> list[Group]:
+        chances = self._table.chances()
+        self._cumulative = np.cumsum(chances, 1).tolist()
+        self._logprobs = [np.split(row, len(WORDS)) for row in np.log(chances).astype(np.float32)]
         return [self._group() for _ in range(self._setting.tasks)]
 
     def _group(self) -> Group:
@@ -161,20 +167,17 @@ class Player:
             if layout.shortest <= self._setting.horizon:
                 break
         task, name = Task(f"task-{self._count}", "keydoor"), f"g{self._count}"
-        chances = self._table.chances()
-        members = (
-            self._episode(task, name, World(layout), f"{name}-{n}", chances) for n in range(self._setting.members)
-        )
+        members = (self._episode(task, name, World(layout), f"{name}-{n}") for n in range(self._setting.members))
         return Group(name, task, tuple(members))
 
-    def _episode(self, task: Task, group: str, world: World, name: str, chances: Doubles) -> Trajectory:
+    def _episode(self, task: Task, group: str, world: World, name: str) -> Trajectory:
         steps: list[Step] = []
         horizon, before = self._setting.horizon, None
-        dice = self._rng.random(horizon)
+        dice = self._rng.random(horizon).tolist()
         while len(steps) < horizon and not world.opened:
             seen, key = world.describe(), world.key_of_state()
             row = self._table.rows[seen]
-            taken = min(int(np.searchsorted(np.cumsum(chances[row]), dice[len(steps)])), len(WORDS) - 1)
+            taken = min(bisect(self._cumulative[row], dice[len(steps)]), len(WORDS) - 1)
             act(world, WORDS[taken])
             step = Step(
                 id=f"{name}.{len(steps)}",
@@ -183,10 +186,10 @@ class Player:
                 context=before,
                 prompt=self._prompt,
                 tokens=self._tokens[taken],
-                logprobs=np.log(chances[row, taken : taken + 1]).astype(np.float32),
+                logprobs=self._logprobs[row][taken],
                 versions=self._version,
-                action=Action(),
-                observation=Observation(self._message(seen), state_key=key),
+                action=_SILENT,
+                observation=Observation(self._shown[seen], state_key=key),
                 reward=float(world.opened),
                 terminated=world.opened,
                 truncated=not world.opened and len(steps) == horizon - 1,
@@ -196,8 +199,8 @@ class Player:
         status = Status.OK if world.opened else Status.TRUNCATED
         return Trajectory(name, task, group, tuple(steps), status)
 
-    def _message(self, seen: str) -> tuple[Message, ...]:
-        return self._shown.setdefault(seen, (Message("user", seen),))
+
+_SILENT = Action()
 
 
 def act(world: World, word: str) -> None:
