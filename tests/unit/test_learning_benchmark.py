@@ -12,6 +12,7 @@ import pytest
 from keydoor.world import Layout, World
 from learning.cells import Cell, Measured, fill, grid, read
 from learning.intervals import estimate, paired
+from learning.page import PAGE, written
 from learning.tabular import METHODS, SETTINGS, Table, demonstrator, learn, sights
 
 from agentrl.plugins import load_host
@@ -93,3 +94,8 @@ def test_a_run_is_its_seed_and_methods_play_the_same_tasks() -> None:
     assert learn(SHORT, grpo, seed=1) != first
     # Without equal states GiGPO is GRPO: the control says that nothing else differs.
     assert learn(SHORT, METHODS["gigpo, unique anchors"](host), seed=0) == first
+
+
+def test_the_tables_of_the_page_are_those_of_the_cells() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert written(text) == text, "run: PYTHONPATH=benchmarks python -m learning.page"
