@@ -61,10 +61,16 @@ class WeightBuffer:
         except FileNotFoundError:
             return False
 
-    def fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """One copy each, from any device and in the file's dtype."""
+    def fill(self, tensors: Mapping[str, torch.Tensor]) -> set[str]:
+        """From any device and in the file's dtype; the names of those that differ from what was there."""
+        changed = set()
         for name, target in self.tensors.items():
-            target.copy_(tensors[name].detach())
+            source = tensors[name].detach().to(target)
+            # Ends at the first difference, so that only what stays as it is costs a pass over it.
+            if not torch.equal(source, target):
+                target.copy_(source)
+                changed.add(name)
+        return changed
 
 
 def new_buffer(folders: Sequence[Path], layout: Layout) -> WeightBuffer:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 
 BLOCK = 1024
-COLUMNS = 4
+COLUMNS = 1
 HEAD = "lm_head.weight"
 EMBEDDING = "embed_tokens.weight"
 

@@ -11,9 +11,11 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from agentrl.engines.vllm_buffer import Layout, WeightBuffer
 
+T = TypeVar("T")
 ATTEMPTS = 2
 HEAD = "lm_head.weight"
 PROBE_TOKENS = 16
@@ -60,9 +63,9 @@ class PublishReport:
     version: int
     bytes: int
     write_seconds: float
-    "Until the weights lay in shared memory; sampling went on."
+    "Until the weights lay in shared memory; the server ended its step meanwhile."
     swap_seconds: float
-    "How long sampling stood still: load, pack, compare the tensors, forget the prefix cache, probe."
+    "From there on, sampling stood still: load, pack, compare the tensors, forget the prefix cache, probe."
     verify_seconds: float
     "The part of it that the probe took."
     mismatch: float
@@ -94,18 +97,28 @@ class VllmPublisher:
         self._tolerance = TOLERANCE.get(engine.options.dtype, 0.3) if tolerance is None else tolerance
         self._folders = buffer_folders(Path(folder))
         self._buffer: WeightBuffer | None = None
+        self._changed: set[str] | None = None
+        "Tensors written since the server was last proved; None where all must be loaded."
         self._last: PublishedWeights | None = None
         self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "publish")
         engine.on_restart = self._restore
 
     async def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """After it returns, every new token is sampled from `tensors`; requests in flight went on with them."""
         started = time.perf_counter()
-        weights = await self.write(version, tensors)
+        # While the weights are written the server comes to the end of its step.
+        holding = asyncio.create_task(self._engine.hold())
+        try:
+            weights = await self.write(version, tensors)
+        except BaseException:
+            await self._let_go(holding)
+            raise
         written = time.perf_counter()
         faults: list[str] = []
         self._engine.withhold()
         try:
+            await holding
             for _ in range(ATTEMPTS):
                 try:
                     # A server that died meanwhile is restarted, and `_restore` has then installed these very weights.
@@ -122,8 +135,7 @@ class VllmPublisher:
         except BaseException as error:
             self._engine.distrust(f"the vLLM server holds weights that are not verified: {error}")
             # Requests that are still held run to their end, and are refused there.
-            with contextlib.suppress(InfrastructureFault):
-                await self._engine.release()
+            await self._let_go(holding)
             raise
         finally:
             # The learner's weights may change once this has returned.
@@ -134,8 +146,8 @@ class VllmPublisher:
         """Into shared memory, over the last version; a server that starts again meanwhile waits for this one."""
         async with self._lock:
             await self._forget()
-            buffer = self._buffer = await asyncio.to_thread(self._filled, tensors)
-            expected = asyncio.create_task(asyncio.to_thread(self._expect, version, buffer))
+            buffer = self._buffer = await self._in_thread(partial(self._filled, tensors))
+            expected = asyncio.create_task(self._in_thread(partial(self._expect, version, buffer)))
             self._last = PublishedWeights(version, buffer.path, buffer.bytes, expected)
             return self._last
 
@@ -151,6 +163,7 @@ class VllmPublisher:
         self._buffer = None
         for folder in self._folders:
             await asyncio.to_thread(shutil.rmtree, folder, True)
+        self._thread.shutdown()
 
     async def _check_tensors(self, api: VllmApi, weights: PublishedWeights) -> None:
         shown = await api.call_worker("agentrl_fingerprints", [str(weights.path), weights.version])
@@ -180,14 +193,23 @@ class VllmPublisher:
             )
         return mismatch
 
+    async def _let_go(self, holding: asyncio.Task[None]) -> None:
+        await asyncio.gather(holding, return_exceptions=True)
+        with contextlib.suppress(InfrastructureFault):
+            await self._engine.release()
+
     async def _restore(self) -> None:
         async with self._lock:
-            weights = self._last
+            weights, self._changed = self._last, None
         if weights is None and self._buffer is not None:
             raise InfrastructureFault("the weights in shared memory are half-written; the server cannot get them back.")
         if weights is not None:
             await self._install(weights, 0.0)
             self._engine.trust()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Always the same one: each would keep memory and a pool of compute threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _forget(self) -> None:
         """The buffer may be written again, once nobody reads it."""
@@ -197,15 +219,16 @@ class VllmPublisher:
 
     async def _install(self, weights: PublishedWeights, write_seconds: float) -> None:
         mismatch, probe_seconds = 0.0, 0.0
+        names: list[str] | None = None
 
         async def load(api: VllmApi) -> None:
-            answer = await api.call_worker("agentrl_load", [str(weights.path)])
-            if answer["missing"]:
+            answer = await api.call_worker("agentrl_load", [str(weights.path), names])
+            if names is None and answer["missing"]:
                 raise InfrastructureFault(
                     f"version {weights.version} lacks {len(answer['missing'])} of the server's parameters: "
                     f"{', '.join(answer['missing'][:5])}."
                 )
-            await api.call_worker("agentrl_pack")
+            await api.call_worker("agentrl_pack", [answer["written"]])
             await self._check_tensors(api, weights)
 
         async def check(api: VllmApi) -> None:
@@ -216,8 +239,12 @@ class VllmPublisher:
 
         async with self._lock:
             started = time.perf_counter()
+            names = None if self._changed is None else sorted(self._changed)
+            # Until it is proved, nothing is known of what the server holds.
+            self._changed = None
             # Both proofs while sampling is held: nothing is sampled from weights that are not verified.
             await self._engine.swap(weights.version, load, check)
+            self._changed = set()
             held = time.perf_counter() - started
             self.report = PublishReport(weights.version, weights.bytes, write_seconds, held, probe_seconds, mismatch)
 
@@ -229,9 +256,11 @@ class VllmPublisher:
         layout = _layout(kept, self._engine.options.dtype)
         buffer = self._buffer
         if buffer is None or buffer.header != header_of(layout):
-            self._buffer = None
+            self._buffer, self._changed = None, None
             buffer = new_buffer(self._folders, layout)
-        buffer.fill(kept)
+        before, self._changed = self._changed, None
+        changed = buffer.fill(kept)
+        self._changed = before if before is None else before | changed
         return buffer
 
     def _expect(self, version: int, buffer: WeightBuffer) -> Expected:

@@ -7,6 +7,7 @@ that are loaded by then are verified, and while the server is down nothing is an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import time
@@ -214,6 +215,13 @@ class VllmEngine:
             if check is not None:
                 await check(api)
         await self.release()
+
+    async def hold(self) -> None:
+        """Sampling stops at the end of the step that is being computed, until a swap or `release`."""
+        # A server that is down is found out by the swap.
+        with contextlib.suppress(InfrastructureFault):
+            async with self._holding:
+                await self.api.pause()
 
     async def release(self) -> None:
         """Sampling goes on, unless the caller paused it."""

@@ -38,18 +38,22 @@ class WeightExtension:
     model_runner: Any
     agentrl_buffer: WeightBuffer | None = None
 
-    def agentrl_load(self, path: str) -> dict[str, Any]:
-        """Loads a buffer into the model and tells which parameters it did not touch."""
+    def agentrl_load(self, path: str, names: list[str] | None = None) -> dict[str, Any]:
+        """Loads these tensors of a buffer, or all; tells which parameters of the model were written and which not."""
         model = self.model_runner.model
+        tensors = self._agentrl_tensors(path)
         with torch.no_grad():
-            loaded = model.load_weights(self._agentrl_tensors(path).items())
-        missing = [name for name, _ in model.named_parameters() if loaded is not None and name not in loaded]
-        return {"missing": missing}
+            loaded = model.load_weights((name, tensors[name]) for name in (tensors if names is None else names))
+        every = [name for name, _ in model.named_parameters()]
+        written = [name for name in every if loaded is None or name in loaded]
+        return {"written": written, "missing": [] if loaded is None else sorted(set(every) - set(written))}
 
-    def agentrl_pack(self) -> dict[str, Any]:
-        """Packs anew what a CPU computes with. Does nothing elsewhere."""
-        modules = self.model_runner.model.modules()
-        layers = [m for m in modules if hasattr(m, "cpu_linear") and not getattr(m, "_cpu_skip_gemm_dispatch", False)]
+    def agentrl_pack(self, written: list[str]) -> dict[str, Any]:
+        """Packs anew what a CPU computes with, of these parameters. Does nothing elsewhere."""
+        model = self.model_runner.model
+        # By identity: a tied head has the embedding's parameter under another name.
+        parameters = {id(model.get_parameter(name)) for name in written}
+        layers = [layer for layer in model.modules() if _is_packed(layer) and id(layer.weight) in parameters]
         for layer in layers:
             # The old packed copy goes first: both at once would double the peak.
             layer.cpu_linear = None
@@ -68,6 +72,7 @@ class WeightExtension:
         computed: dict[str, str] = {}
         unmapped: list[str] = []
         columns: dict[Any, torch.Tensor] = {}
+        # One after the other: vLLM's matrix products share memory of the process and go wrong side by side.
         for name in shapes:
             target, first = _place(name, shapes, getattr(model, "packed_modules_mapping", {}), parameters)
             if target is None:
@@ -116,6 +121,10 @@ def _place(
                 before = [name.replace(f".{part}.", f".{other}.") for other in parts[:index]]
                 return target, sum(shapes[other][0] for other in before)
     return None, 0
+
+
+def _is_packed(layer: Any) -> bool:
+    return hasattr(layer, "cpu_linear") and not getattr(layer, "_cpu_skip_gemm_dispatch", False)
 
 
 def _is_embedding(layer: torch.nn.Module) -> bool:

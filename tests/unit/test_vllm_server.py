@@ -170,6 +170,9 @@ def test_the_environment_keeps_the_server_quiet_offline_and_to_its_memory() -> N
     assert environment["PYTHONPATH"].endswith(f"{os.pathsep}/mine")
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+    # One process for engine and worker, on a CPU only.
+    assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in server_environment(ServerOptions(Path("model"), device="cuda"), {})
     assert "OMP_NUM_THREADS" not in server_environment(ServerOptions(Path("model"), device="cuda"), {})
 
 

@@ -11,6 +11,7 @@ safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is no
 
 from agentrl.engines.vllm_buffer import WeightBuffer, header_of, new_buffer  # noqa: E402
 from agentrl.engines.vllm_fingerprint import (  # noqa: E402
+    COLUMNS,
     checksum,
     column_checksum,
     fingerprints,
@@ -49,6 +50,18 @@ def test_what_one_side_writes_the_other_reads(tmp_path: Path) -> None:
         buffer.fill(weights(seed))
         assert all(torch.equal(other.tensors[name], tensor) for name, tensor in weights(seed).items())
     assert other.is_current()
+
+
+def test_filling_tells_what_changed(tmp_path: Path) -> None:
+    buffer = new_buffer([tmp_path], layout(torch.bfloat16))
+    tensors = weights(1)
+    assert buffer.fill(tensors) == set(SHAPES)
+    assert buffer.fill({name: tensor.clone() for name, tensor in tensors.items()}) == set()
+    tensors["model.norm.weight"][6] += 1
+    # Too small a change for the dtype of the engine.
+    tensors["model.q_proj.weight"][0, 0] *= 1 + 2**-20
+    assert buffer.fill(tensors) == {"model.norm.weight"}
+    assert buffer.tensors["model.norm.weight"][6] == tensors["model.norm.weight"][6].to(torch.bfloat16)
 
 
 def test_another_layout_is_another_file(tmp_path: Path) -> None:
@@ -94,7 +107,7 @@ def test_rows_of_a_fused_layer_have_the_checksum_of_their_own_tensor() -> None:
 def test_every_version_looks_at_columns_inside_the_layer() -> None:
     for width in (1, 3, 4, 64):
         found = {(columns.start, columns.stop) for columns in (probe_columns(version, width) for version in range(60))}
-        assert all(0 <= start < stop <= width and stop - start == min(4, width) for start, stop in found)
+        assert all(0 <= start < stop <= width and stop - start == min(COLUMNS, width) for start, stop in found)
         assert len(found) > 20 or width < 64
 
 
