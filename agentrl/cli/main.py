@@ -186,6 +186,23 @@ def models_list() -> None:
     print_models()
 
 
+@models_app.command("merge")
+def models_merge(
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    trained: Annotated[
+        list[str], typer.Argument(help="Folders of runs or models that were trained from the base; at least two.")
+    ],
+    base: Annotated[str, typer.Option("--base", help="The model that all of them were trained from.")],
+    rule: Annotated[str, typer.Option(help="ram, ram+, average or ties.")] = "ram",
+    threshold: Annotated[float, typer.Option(min=0, help="ram: the smallest change of a weight that counts.")] = 1e-5,
+    density: Annotated[float, typer.Option(min=0, max=1, help="ties: which part of the changes is kept.")] = 0.2,
+) -> None:
+    """Merge agents that were trained from one base into one model, without training."""
+    from agentrl.cli.models import make_rule, merge_models
+
+    merge_models(out, base, trained, make_rule(rule, threshold=threshold, density=density))
+
+
 @config_app.command("explain")
 def config_explain(
     key: Annotated[

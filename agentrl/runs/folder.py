@@ -48,6 +48,14 @@ class RunFolder:
         return self.path / "warm_start" / "blank"
 
     @property
+    def newest_model(self) -> Path:
+        """The weights of the last checkpoint. Raises `ConfigError` where there is none."""
+        found = sorted((self.path / "checkpoints").glob("batch-*/model"))
+        if not found:
+            raise ConfigError(f"the run {self.path} has no checkpoint yet; train it first.")
+        return found[-1]
+
+    @property
     def curve(self) -> Path:
         return self.path / "curve.png"
 
