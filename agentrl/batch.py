@@ -99,6 +99,8 @@ class TrainingBatch:
     "Per-token weight (stage S6); 0 drops the token and leaves the denominators as they are."
     scale: Floats
     "Aggregation (stage S10): 1 over the global denominator that the method names."
+    teacher_contexts: tuple[Context, ...] | None = None
+    "The same columns behind other prompts, where a teacher reads more than the policy did. Nothing is trained on them."
 
     def __post_init__(self) -> None:
         sizes = {len(self.columns), len(self.advantage), len(self.weight), len(self.scale)}
@@ -175,13 +177,19 @@ def build_table(groups: Sequence[Group]) -> StepTable:
     )
 
 
-def build_batch(groups: Sequence[Group], table: StepTable | None = None) -> TrainingBatch:
-    """Columns and contexts with advantage 0, weight 1 and scale 1; credit fills them in."""
+def build_batch(
+    groups: Sequence[Group], table: StepTable | None = None, teacher_prompts: Mapping[str, TokenIds] | None = None
+) -> TrainingBatch:
+    """Columns and contexts with advantage 0, weight 1 and scale 1; credit fills them in.
+
+    `teacher_prompts` gives, by step, the prompt that a teacher reads where a context begins; what follows is the same.
+    """
     table = build_table(groups) if table is None else table
     tokens: list[TokenIds] = []
     logprobs: list[Floats] = []
     versions: list[TokenIds] = []
     contexts: list[Context] = []
+    shown: list[Context] = []
     start = 0
     for group in groups:
         for trajectory in group.trajectories:
@@ -192,7 +200,9 @@ def build_batch(groups: Sequence[Group], table: StepTable | None = None) -> Trai
                 tokens.append(step.tokens)
                 logprobs.append(step.logprobs)
                 versions.append(step.versions)
-            contexts.extend(_contexts(trajectory, starts))
+            contexts.extend(_contexts(trajectory, starts, {}))
+            if teacher_prompts is not None:
+                shown.extend(_contexts(trajectory, starts, teacher_prompts))
     columns = TokenColumns(
         token=_concatenate(tokens, np.int32),
         behavior_logprobs=_concatenate(logprobs, np.float32),
@@ -207,6 +217,7 @@ def build_batch(groups: Sequence[Group], table: StepTable | None = None) -> Trai
         advantage=np.zeros(size, np.float32),
         weight=np.ones(size, np.float32),
         scale=np.ones(size, np.float32),
+        teacher_contexts=None if teacher_prompts is None else tuple(shown),
     )
 
 
@@ -215,8 +226,11 @@ def with_credit(batch: TrainingBatch, advantage: Doubles, weight: Floats, scale:
     return replace(batch, advantage=advantage[batch.columns.row].astype(np.float32), weight=weight, scale=scale)
 
 
-def _contexts(trajectory: Trajectory, starts: dict[str, int]) -> list[Context]:
-    """One context per leaf of the trajectory's context forest; each step's tokens get their column in one of them."""
+def _contexts(trajectory: Trajectory, starts: dict[str, int], prompts: Mapping[str, TokenIds]) -> list[Context]:
+    """One context per leaf of the trajectory's context forest; each step's tokens get their column in one of them.
+
+    `prompts` stand in place of the steps' own.
+    """
     extended = {step.context for step in trajectory.steps if step.context is not None}
     placed: set[str] = set()
     found = []
@@ -224,9 +238,9 @@ def _contexts(trajectory: Trajectory, starts: dict[str, int]) -> list[Context]:
         tokens: list[TokenIds] = []
         column: list[npt.NDArray[np.int64]] = []
         for step in trajectory.context_of(leaf):
-            first = starts[step.id]
-            tokens += [step.prompt, step.tokens]
-            column.append(np.full(len(step.prompt), -1, np.int64))
+            first, prompt = starts[step.id], prompts.get(step.id, step.prompt)
+            tokens += [prompt, step.tokens]
+            column.append(np.full(len(prompt), -1, np.int64))
             if step.id in placed:
                 column.append(np.full(len(step.tokens), -1, np.int64))
             else:

@@ -19,7 +19,7 @@ from agentrl.losses import aggregation
 from agentrl.losses.aggregation import Aggregation
 from agentrl.protocols import Stateful
 from agentrl.training.settings import CriticSettings as CriticSettings
-from agentrl.types import JSON, Floats, Group
+from agentrl.types import JSON, Floats, Group, TokenIds
 
 if TYPE_CHECKING:
     from agentrl.losses.objective import Objective
@@ -53,6 +53,27 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """Privileged text: the teacher reads it behind the task's first message, the policy never does."""
+
+    source: Literal["oracle", "answer"]
+    "The moves of the environment's oracle, or what `Task.data` holds."
+    key: str = ""
+    "Of `Task.data`, for an answer."
+    frame: str = "{hint}"
+    "The text around it."
+
+    def __post_init__(self) -> None:
+        if "{hint}" not in self.frame:
+            raise ConfigError(f"[method] frame is {self.frame!r}; it has {{hint}} where the hint goes.")
+        if (self.source == "answer") != bool(self.key):
+            raise ConfigError(
+                f"[method] hint is {self.source!r} and answer {self.key!r}: an answer names its key of Task.data, and "
+                "the oracle's moves need none."
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Method:
     """One preset of the pipeline; `docs/methods.md` lists ours. The objective (S6 to S11) is made by the learner."""
 
@@ -72,9 +93,14 @@ class Method:
     critic: CriticSettings | None = None
     needs: Needs = Needs()
     paper: str = ""
+    hint: Hint | None = None
+    "What its teacher is told beside what the policy saw."
 
-    def columns(self, groups: Sequence[Group]) -> TrainingBatch:
-        """The groups that are trained on, as columns without credit (S2, S3, S5)."""
+    def columns(self, groups: Sequence[Group], teacher_prompts: Mapping[str, TokenIds] | None = None) -> TrainingBatch:
+        """The groups that are trained on, as columns without credit (S2, S3, S5).
+
+        `teacher_prompts`, by step, are the prompts with the method's hint.
+        """
         for curation in self.curations:
             groups = curation(groups)
         table = build_table(groups)
@@ -85,7 +111,7 @@ class Method:
             )
         for shaping in self.shapings:
             table = shaping(groups, table)
-        return build_batch(groups, table)
+        return build_batch(groups, table, teacher_prompts)
 
     def assign(self, batch: TrainingBatch) -> TrainingBatch:
         """The columns with advantages, weights and global denominators; parts with a memory take the batch in."""

@@ -20,6 +20,7 @@ from agentrl.protocols import Stateful
 from agentrl.types import JSON, Floats
 
 Proximal = Literal["behavior", "current", "recompute"]
+Teacher = Literal["model", "start", "current"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +120,9 @@ class Objective:
     "With its gradient."
     needs_reference: bool = False
     needs_teacher: bool = False
+    teacher: Teacher = "model"
+    """Who that is: weights of their own; or the policy itself under prompts with a hint, as it was when training
+    started or as it is before each batch."""
 
     @property
     def surveys(self) -> bool:

@@ -24,6 +24,7 @@ from agentrl.rollout.rewarding import RewardTerm
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import read_method_state
+from agentrl.runs.hints import Hints
 from agentrl.runs.measure import Measure
 from agentrl.runs.policy import Policy, build_policy
 from agentrl.runs.run import Parts, Plan, TrainingRun
@@ -103,6 +104,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
                 panel=blueprint.screen,
                 evaluate=measure.metrics,
                 critic=policy.critic,
+                hints=_hints(blueprint, policy),
             ),
             batch=state.update,
         )
@@ -161,6 +163,11 @@ def reward_terms(blueprint: Blueprint, engine: Engine, policy: Policy, stack: As
         name = next(name for name in chain([reward.name], numbered) if name not in terms)
         terms[name] = RewardTerm(name, model, reward.weight)
     return list(terms.values())
+
+
+def _hints(blueprint: Blueprint, policy: Policy) -> Hints | None:
+    hint = policy.method.hint
+    return None if hint is None else Hints(hint, blueprint.environment, policy.renderer, blueprint.context())
 
 
 async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -> tuple[Engine, WeightPublisher]:

@@ -21,6 +21,7 @@ from agentrl.protocols import Learner, Tracker, UpdateReport, WeightPublisher
 from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
 from agentrl.runs.folder import write_method_state
+from agentrl.runs.hints import Hints
 from agentrl.runs.summary import Progress, shape_metrics, summarize
 from agentrl.store.ledger import Ledger
 from agentrl.training.health import health_lines
@@ -68,6 +69,8 @@ class Parts:
     "On held-out tasks with the published weights; takes the policy version, gives metrics."
     critic: Any = None
     "`training.critic.TorchCritic` where the method has one."
+    hints: Hints | None = None
+    "Where the method's teacher is told more than the policy."
 
 
 @dataclass(slots=True)
@@ -125,8 +128,8 @@ class TrainingRun:
         return self._now.groups
 
     async def credit(self, groups: Sequence[Group]) -> TrainingBatch:
-        method, critic = self._parts.method, self._parts.critic
-        batch = method.columns(groups)
+        method, critic, hints = self._parts.method, self._parts.critic, self._parts.hints
+        batch = method.columns(groups, None if hints is None else await hints.prompts(groups))
         if critic is not None:
             values = await self._in_learner_thread(partial(critic.values, batch))
             batch = replace(batch, table=replace(batch.table, value=values))

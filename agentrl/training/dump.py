@@ -5,6 +5,7 @@ Rule: plain arrays in an npz, nothing pickled; loading gives an equal batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,41 @@ def save_batch(batch: TrainingBatch, path: Path) -> None:
         advantage=batch.advantage,
         weight=batch.weight,
         scale=batch.scale,
-        context_length=np.array([len(c.tokens) for c in batch.contexts], np.int64),
-        context_tokens=np.concatenate([c.tokens for c in batch.contexts] or [np.zeros(0, np.int32)]),
-        context_column=np.concatenate([c.column for c in batch.contexts] or [np.zeros(0, np.int64)]),
+        **_packed("context", batch.contexts),
+        **_packed("teacher_context", batch.teacher_contexts),
     )
 
 
 def load_batch(path: Path) -> TrainingBatch:
     with np.load(path, allow_pickle=False) as stored:
-        bounds = np.cumsum(stored["context_length"])[:-1]
-        tokens = np.split(stored["context_tokens"], bounds)
-        column = np.split(stored["context_column"], bounds)
         table: dict[str, Any] = {name: stored[f"table.{name}"] for name in PLAIN if f"table.{name}" in stored}
         scores = {key.removeprefix("scores."): stored[key] for key in stored if key.startswith("scores.")}
         return TrainingBatch(
             table=StepTable(**table, scores=scores, tasks=tuple(map(str, stored["tasks"]))),
             columns=TokenColumns(**{f.name: stored[f"columns.{f.name}"] for f in fields(TokenColumns)}),
-            contexts=tuple(Context(t, c) for t, c in zip(tokens, column, strict=True)) if len(bounds) + 1 else (),
+            contexts=_unpacked("context", stored) or (),
             advantage=stored["advantage"],
             weight=stored["weight"],
             scale=stored["scale"],
+            teacher_contexts=_unpacked("teacher_context", stored),
         )
+
+
+def _packed(kind: str, contexts: Sequence[Context] | None) -> dict[str, np.ndarray[Any, Any]]:
+    if contexts is None:
+        return {}
+    return {
+        f"{kind}_length": np.array([len(c.tokens) for c in contexts], np.int64),
+        f"{kind}_tokens": np.concatenate([c.tokens for c in contexts] or [np.zeros(0, np.int32)]),
+        f"{kind}_column": np.concatenate([c.column for c in contexts] or [np.zeros(0, np.int64)]),
+    }
+
+
+def _unpacked(kind: str, stored: Mapping[str, np.ndarray[Any, Any]]) -> tuple[Context, ...] | None:
+    if f"{kind}_length" not in stored:
+        return None
+    bounds = np.cumsum(stored[f"{kind}_length"])[:-1]
+    if not len(stored[f"{kind}_length"]):
+        return ()
+    parts = (np.split(stored[f"{kind}_{part}"], bounds) for part in ("tokens", "column"))
+    return tuple(Context(tokens, column) for tokens, column in zip(*parts, strict=True))

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 
 from agentrl.batch import Bools, TrainingBatch
-from agentrl.errors import ConfigError, TrainingError
-from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal
+from agentrl.errors import TrainingError
+from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal, Teacher
 from agentrl.protocols import UpdateReport
 from agentrl.training import checkpoint, logprobs, weights
 from agentrl.training.dump import save_batch
 from agentrl.training.packing import MicroBatch, pack
 from agentrl.training.settings import LearnerSettings as LearnerSettings
 from agentrl.training.settings import LoraSettings as LoraSettings
-from agentrl.training.survey import FrozenModel, Known, frozen_copy, read, survey
+from agentrl.training.survey import FrozenModel, Known, choose_teacher, frozen_copy, read, survey, teacher_logprobs
 from agentrl.training.tally import Tally
 from agentrl.types import JSON, Floats, TokenIds
 
@@ -96,7 +96,11 @@ class TorchLearner:
         self.version = 0
         "Number of optimiser updates so far."
         needs_reference = bool(getattr(objective, "needs_reference", False))
-        kept = copy.deepcopy(model) if needs_reference and not settings.lora else None
+        self._taught_by: Teacher | None = None
+        if isinstance(objective, Objective) and objective.needs_teacher:
+            self._taught_by = objective.teacher
+        needs_start = needs_reference or self._taught_by == "start"
+        kept = copy.deepcopy(model) if needs_start and not settings.lora else None
         self.model = weights.add_adapters(model, settings.lora) if settings.lora else model
         if not settings.lora:
             weights.require_float32(self.model)
@@ -107,15 +111,15 @@ class TorchLearner:
             self.model.enable_input_require_grads()
         autocast = torch.bfloat16 if settings.compute == "bfloat16" else None
         self.tree_model = logprobs.tree_model(self.model, autocast=autocast, kernel=settings.kernel)
-        self._reference = self._teacher = None
+        start: FrozenModel | None = None
         if kept is not None:
-            self._reference = frozen_copy(self.model, kept, "reference")
-        elif needs_reference:
-            self._reference = FrozenModel(self.tree_model, self.model.disable_adapter)
-        if getattr(objective, "needs_teacher", False):
-            if teacher is None:
-                raise ConfigError("the objective learns from a teacher and none is given; set [model] teacher.")
-            self._teacher = frozen_copy(self.model, teacher, "teacher")
+            start = frozen_copy(self.model, kept, "reference")
+        elif needs_start:
+            start = FrozenModel(self.tree_model, self.model.disable_adapter)
+        self._reference = start if needs_reference else None
+        self._teacher = None
+        if self._taught_by is not None:
+            self._teacher = choose_teacher(self._taught_by, self.tree_model, start, teacher)
         self.trained: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             [
@@ -231,8 +235,10 @@ class TorchLearner:
         proximal = batch.columns.behavior_logprobs
         if self._proximal == "recompute":
             proximal = read(self.tree_model, batch, micros, logprobs.Reading(temperature))[0]
-        frozen = (self._reference, self._teacher)
-        reference, teacher = (None if model is None else model.logprobs(batch, micros, temperature) for model in frozen)
+        reference = None if self._reference is None else self._reference.logprobs(batch, micros, temperature)
+        teacher = None
+        if self._teacher is not None and self._taught_by is not None:
+            teacher = teacher_logprobs(self._teacher, self._taught_by, batch, micros, self.settings)
         return Known(proximal, reference, teacher)
 
     def _prepared(self, objective: Objective, batch: TrainingBatch, part: Minibatch, known: Known) -> Minibatch:

@@ -15,9 +15,11 @@ import numpy.typing as npt
 import torch
 
 from agentrl.batch import TrainingBatch, UpdateColumns
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, TrainingError
+from agentrl.losses.objective import Teacher
 from agentrl.training.logprobs import Reading, TreeModel, tree_model
-from agentrl.training.packing import MicroBatch
+from agentrl.training.packing import MicroBatch, pack
+from agentrl.training.settings import LearnerSettings
 from agentrl.training.weights import base_model
 from agentrl.types import Floats
 
@@ -39,6 +41,7 @@ class FrozenModel:
     view: Any = nullcontext
 
     def logprobs(self, batch: TrainingBatch, micros: Sequence[MicroBatch], temperature: float) -> Floats:
+        """Of every column of `micros`, shape [columns of the batch]."""
         manager: AbstractContextManager[Any] = self.view()
         with manager:
             return read(self.model, batch, micros, Reading(temperature))[0]
@@ -57,6 +60,38 @@ def frozen_copy(policy: Any, model: Any, role: str) -> FrozenModel:
         parameter.requires_grad_(False)
     model.eval()
     return FrozenModel(tree_model(model))
+
+
+def choose_teacher(who: Teacher, policy: TreeModel, start: FrozenModel | None, given: Any) -> FrozenModel:
+    """The teacher that an objective names. Raises `ConfigError` where it needs a model and none is given."""
+    if who == "start":
+        assert start is not None
+        return start
+    if who == "current":
+        return FrozenModel(policy)
+    if given is None:
+        raise ConfigError("the objective learns from a teacher and none is given; set [model] teacher.")
+    return frozen_copy(policy.model, given, "teacher")
+
+
+def teacher_logprobs(
+    teacher: FrozenModel, who: Teacher, batch: TrainingBatch, micros: Sequence[MicroBatch], settings: LearnerSettings
+) -> Floats:
+    """What the teacher thinks of the columns of `micros`, behind its own prompts where the batch has some.
+
+    Raises `TrainingError` where the policy would teach itself without being told more than it knew.
+    """
+    if batch.teacher_contexts is None:
+        if who != "model":
+            raise TrainingError(
+                "the policy is its own teacher and the batch holds no prompts with a hint, so there is nothing to "
+                "learn from it. Give the method a `hint`, or a teacher of its own."
+            )
+        return teacher.logprobs(batch, micros, settings.temperature)
+    columns = np.concatenate([micro.tree.column for micro in micros] or [np.zeros(0, np.int64)])
+    trajectories = np.unique(batch.table.trajectory[batch.columns.row[columns]]).astype(np.int64)
+    told = pack(replace(batch, contexts=batch.teacher_contexts), trajectories, settings.micro_batch_tokens)
+    return teacher.logprobs(batch, told, settings.temperature)
 
 
 def read(
