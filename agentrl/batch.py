@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentrl.errors import InvalidDataError
-from agentrl.types import Floats, Group, Step, TokenIds, Trajectory
+from agentrl.types import Floats, Group, Source, Step, TokenIds, Trajectory
 
 Ints = npt.NDArray[np.int32]
 Doubles = npt.NDArray[np.float64]
@@ -47,6 +47,8 @@ class StepTable:
     "Named parts of the reward; 0 where a step has no such part."
     value: Doubles | None = None
     "A critic's estimate of the return from before the step on, where the method has a critic."
+    taught: Bools | None = None
+    "The step was decided by a teacher; None where none was."
 
     def __len__(self) -> int:
         return len(self.trajectory)
@@ -110,6 +112,11 @@ class TrainingBatch:
             raise InvalidDataError("a credit rule returned an advantage or a weight that is not finite.")
 
     @property
+    def taught(self) -> Bools:
+        """[n]: the token is a teacher's, not the policy's."""
+        return _taught(self.table, self.columns)
+
+    @property
     def has_signal(self) -> bool:
         return bool(np.any(self.advantage * self.weight * self.scale))
 
@@ -144,6 +151,15 @@ class UpdateColumns:
         """Trajectory of each token, an id of the table."""
         return self.table.trajectory[self.columns.row]
 
+    @property
+    def taught(self) -> Bools:
+        """[n]: the token is a teacher's, not the policy's."""
+        return _taught(self.table, self.columns)
+
+
+def _taught(table: StepTable, columns: TokenColumns) -> Bools:
+    return np.zeros(len(columns), np.bool_) if table.taught is None else table.taught[columns.row]
+
 
 def build_table(groups: Sequence[Group]) -> StepTable:
     """Rows in the order of `groups`; steps that sampled nothing keep their row (their reward counts)."""
@@ -174,6 +190,7 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         error=np.array([bool(s.error) for _, _, s in rows], np.bool_),
         tasks=tuple(group.task.id for group in groups),
         scores={name: np.array([s.scores.get(name, 0.0) for _, _, s in rows], np.float64) for name in names},
+        taught=np.array([s.source is Source.TEACHER for _, _, s in rows], np.bool_),
     )
 
 

@@ -98,6 +98,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "distillation": {
         "opd": "on-policy distillation from a teacher, also beyond it",
         "self_distillation": "on-policy distillation from the policy itself, told the solution",
+        "dagger": "a teacher takes turns over, which are imitated",
     },
 }
 "Per module of `agentrl/methods/`, its presets and what they are."

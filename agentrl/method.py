@@ -18,6 +18,7 @@ from agentrl.errors import ConfigError, TrainingError
 from agentrl.losses import aggregation
 from agentrl.losses.aggregation import Aggregation
 from agentrl.protocols import Stateful
+from agentrl.rollout.takeover import Takeover
 from agentrl.training.settings import CriticSettings as CriticSettings
 from agentrl.types import JSON, Floats, Group, TokenIds
 
@@ -95,6 +96,8 @@ class Method:
     paper: str = ""
     hint: Hint | None = None
     "What its teacher is told beside what the policy saw."
+    takeover: Takeover | None = None
+    "Which turns its teacher takes over."
 
     def columns(self, groups: Sequence[Group], teacher_prompts: Mapping[str, TokenIds] | None = None) -> TrainingBatch:
         """The groups that are trained on, as columns without credit (S2, S3, S5).

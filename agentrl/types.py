@@ -216,6 +216,8 @@ class Step:
     "The policy error of this step, if any."
     finish: Finish = Finish.STOP
     timings: Timings = field(default_factory=Timings)
+    source: Source = Source.POLICY
+    "Who decided: the policy, or a teacher that took this turn over."
 
     def __post_init__(self) -> None:
         _check_aligned(f"step {self.id}", self.tokens, self.logprobs, self.versions)

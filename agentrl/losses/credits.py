@@ -44,6 +44,11 @@ class Distillation:
         return (self.reward * update.advantage + gain).astype(np.float32)
 
 
+def untaught(update: UpdateColumns) -> Floats:
+    """The advantage that was; 0 on tokens of turns that a teacher took, which say nothing about the policy's own."""
+    return np.where(update.taught, np.float32(0), update.advantage).astype(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class OffPolicyBaseline:
     """The baseline of least variance under importance weights (VCPO): `b = sum w^2 g^2 R / sum w^2 g^2` in each group.

@@ -70,6 +70,11 @@ def absolute_log_ratio(inputs: LossInputs) -> Tensor:
     return token_ratio(inputs).abs()
 
 
+def imitation(inputs: LossInputs) -> Tensor:
+    """`-log pi` of the given tokens."""
+    return -inputs.logprobs
+
+
 def ratio_variance(inputs: LossInputs) -> Tensor:
     """`(rho - 1)^2`, whose mean is the variance of the ratio: a soft bound in place of a clip (R2VPO)."""
     return (bounded_exp(token_ratio(inputs)) - 1.0) ** 2

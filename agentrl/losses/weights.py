@@ -79,3 +79,8 @@ def segment_mean(values: Doubles | Floats, ids: np.ndarray[tuple[int], np.dtype[
     totals, counts = np.bincount(ids, weights=values), np.bincount(ids)
     means: Doubles = (totals / np.maximum(counts, 1))[ids]
     return means
+
+
+def taught(update: UpdateColumns) -> Floats:
+    """1 on tokens of turns that a teacher took, 0 on the policy's own."""
+    return update.taught.astype(np.float32)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from agentrl.credit.rules import EpisodeCredit
 from agentrl.losses import aggregation
 from agentrl.method import Hint, Method, Needs
+from agentrl.rollout.takeover import Takeover
 
 if TYPE_CHECKING:
     from agentrl.losses.objective import Objective
@@ -79,3 +80,37 @@ def self_distillation(
         paper="arXiv:2601.18734",
         hint=Hint(hint, answer, frame),
     )
+
+
+def dagger(
+    *,
+    beta: float = 0.5,
+    decay: float = 0.95,
+    imitation: float = 1.0,
+    scale: float = 1.0,
+    bound: float = 10.0,
+    high: float = 2.0,
+) -> Method:
+    """Turn-level DAgger: a teacher takes turns over, which are imitated; the policy's own are distilled as in `opd`.
+
+    At policy version v the teacher takes a turn with probability `beta decay^v` (Ross et al. 2011 leave it open, with
+    beta 1 at first). `imitation` weighs `-log pi` of the teacher's tokens; 0 leaves them out of training. The teacher's
+    label of a token of the policy is `log pi_T - log pi`, as its advantage.
+    """
+
+    def build() -> Objective:
+        from agentrl.losses import credits, regularisers, surrogates, weights
+        from agentrl.losses.objective import Objective, Term, token_ratio
+
+        terms = (Term(imitation, regularisers.imitation, weights.taught),) if imitation else ()
+        return Objective(
+            token_ratio,
+            surrogates.weighted_reinforce(high=high),
+            regularisers=terms,
+            credits=(credits.Distillation(scale, 0.0, bound), credits.untaught),
+            needs_teacher=True,
+            needs_reference=scale != 1.0,
+        )
+
+    takeover = Takeover(beta, decay)
+    return Method("dagger", EpisodeCredit(), aggregation.token_mean, build, needs=Needs(group=1), takeover=takeover)

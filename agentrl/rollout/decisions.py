@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Action, Finish, Floats, Observation, Step, TokenIds, ToolSpec
+from agentrl.types import Action, Finish, Floats, Observation, Source, Step, TokenIds, ToolSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Decision:
     finish: Finish
     scores: Mapping[str, float] = field(default_factory=dict)
     "What is kept of the decision beside the environment's scores."
+    source: Source = Source.POLICY
 
 
 @dataclass(frozen=True, slots=True)

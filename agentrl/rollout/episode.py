@@ -172,6 +172,7 @@ class Episode:
             error=result.policy_error,
             finish=decision.finish,
             timings=self._clock.taken(self._world),
+            source=decision.source,
         )
         self.steps.append(step)
         self._note_version(step)

@@ -60,13 +60,16 @@ class TokenDecider:
         "The step with which the present context began."
         self._tokens: TokenIds | None = None
         "What was sent and sampled in the present context; None before the first prompt."
+        self._known = 0
+        "Steps that the tokens above cover."
         self._context: str | None = None
         self._delta = self._prompt = token_ids([])
         self._tools: Sequence[ToolSpec] = ()
 
     def prepare(self, steps: Sequence[Step], observation: Observation, tools: Sequence[ToolSpec]) -> bool:
         self._index, self._tools = len(steps), tools
-        if self._tokens is None and steps:
+        if steps and self._known != len(steps):
+            # A fork, or steps that another decider took.
             self._first = max(step.index for step in steps if step.context is None)
             self._tokens = _deltas(steps[self._first :])
         self._render(steps, observation)
@@ -97,7 +100,7 @@ class TokenDecider:
         completion = await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
         self._check(completion)
         tokens = token_ids(completion.tokens)
-        self._tokens = np.concatenate([self._prompt, tokens])
+        self._tokens, self._known = np.concatenate([self._prompt, tokens]), self._index + 1
         action = player.renderer.parse(tokens, self._tools)
         return Decision(
             action=told_when_cut(action, completion.finish, f"at {len(tokens)} tokens"),

@@ -8,19 +8,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 from agentrl.config import check_parts
-from agentrl.errors import TrainingError
+from agentrl.errors import ConfigError, TrainingError
 from agentrl.hooks import RunInfo
-from agentrl.models import load_model
+from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
 from agentrl.protocols import Engine, LearnerSide, Renderer, WeightPublisher
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.collector import Collector
+from agentrl.rollout.decisions import Player
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.rewarding import RewardTerm
+from agentrl.rollout.takeover import MixedPlayer
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import read_method_state
@@ -72,7 +75,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
         terms = reward_terms(blueprint, engine, policy, stack)
-        rollout = await stack.enter_async_context(training_rollout(blueprint, engine, policy.renderer, terms))
+        player = await _player(blueprint, engine, policy, stack)
+        rollout = await stack.enter_async_context(training_rollout(blueprint, player, terms))
         given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         collector = Collector(
@@ -118,13 +122,11 @@ def speaks_only(blueprint: Blueprint) -> bool:
     return not getattr(blueprint.host.factory("engines", blueprint.config.engine.name), "trainable", True)
 
 
-def training_rollout(
-    blueprint: Blueprint, engine: Engine, renderer: Renderer, terms: Sequence[RewardTerm] = ()
-) -> RolloutEngine:
+def training_rollout(blueprint: Blueprint, player: Player, terms: Sequence[RewardTerm] = ()) -> RolloutEngine:
     config, host = blueprint.config, blueprint.host
     return RolloutEngine(
         blueprint.environment,
-        TokenPlayer(engine, renderer, blueprint.context()),
+        player,
         limits=_limits(config, config.rollout.temperature),
         supervision=_supervision(config),
         rewards=terms,
@@ -171,27 +173,50 @@ def _hints(blueprint: Blueprint, policy: Policy) -> Hints | None:
 
 
 async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -> tuple[Engine, WeightPublisher]:
-    """Started, and closed by the stack. An asynchronous run samples from a copy: shared weights change under it."""
+    """The policy's engine. An asynchronous run samples from a copy: shared weights change under it."""
+    model = None if blueprint.config.rollout.max_staleness else policy.learner.model
+    engine = await _serve(blueprint, policy, stack, policy.model_path, model)
+    publisher = engine.publisher(LearnerSide(policy.learner.model, policy.learner.score, blueprint.folder.path))
+    return engine, publisher
+
+
+async def _player(blueprint: Blueprint, engine: Engine, policy: Policy, stack: AsyncExitStack) -> Player:
+    """The policy; with a teacher beside it, on an engine of the same kind, where the method lets one take turns."""
+    player = TokenPlayer(engine, policy.renderer, blueprint.context())
+    takeover, teacher = policy.method.takeover, blueprint.config.model.teacher
+    if takeover is None:
+        return player
+    if teacher is None:
+        raise ConfigError(f"the method {policy.method.name!r} lets a teacher take turns over; set [model] teacher.")
+    other = await _serve(blueprint, policy, stack, resolve(teacher), None)
+    return MixedPlayer(
+        player, TokenPlayer(other, policy.renderer, blueprint.context()), takeover, lambda: engine.version
+    )
+
+
+async def _serve(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack, weights: Path, model: Any) -> Engine:
+    """An engine of the recipe's kind on `weights`, started, and closed by the stack.
+
+    One that samples in this process is given `model`, or where there is none a copy of its own.
+    """
     config = blueprint.config
     given: dict[str, Any] = {
-        "model_path": policy.model_path,
+        "model_path": weights,
         "log_folder": blueprint.folder.path,
-        "lock": policy.lock,
         "device": policy.device,
         "dtype": config.model.dtype,
         "max_context": config.rollout.max_context,
         "max_sequences": config.rollout.concurrency,
     }
+    if weights == policy.model_path:
+        given["lock"] = policy.lock
     wanted = inspect.signature(blueprint.host.factory("engines", config.engine.name)).parameters
     if "model" in wanted and "model" not in config.engine.options:
-        given["model"] = policy.learner.model
-        if config.rollout.max_staleness:
-            given["model"] = load_model(policy.model_path, dtype="float32", device=policy.device)
+        given["model"] = load_model(weights, dtype="float32", device=policy.device) if model is None else model
     engine: Engine = blueprint.part("engines", config.engine, "[engine]", given)
     stack.push_async_callback(engine.close)
     await engine.start()
-    publisher = engine.publisher(LearnerSide(policy.learner.model, policy.learner.score, blueprint.folder.path))
-    return engine, publisher
+    return engine
 
 
 def _limits(config: Config, temperature: float) -> EpisodeLimits:

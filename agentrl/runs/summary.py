@@ -12,7 +12,7 @@ from agentrl.evaluation.harness import count_calls
 from agentrl.evaluation.statistics import score_interval
 from agentrl.protocols import UpdateReport
 from agentrl.training.report import ProgressReport, TimeSplit
-from agentrl.types import Group, Status, Trajectory
+from agentrl.types import Group, Source, Status, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,9 @@ def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped:
         "tokens_per_episode": float(np.mean(tokens)),
         "forks": float(sum(t.forks for t in trajectories)),
     }
+    taught = [step.source is Source.TEACHER for t in trajectories for step in t.steps]
+    if any(taught):
+        found["taught"] = float(np.mean(taught))
     if won:
         found["steps_per_success"] = float(np.mean(won))
     found |= _mean_scores(groups)
