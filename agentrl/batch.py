@@ -103,6 +103,8 @@ class TrainingBatch:
     "Aggregation (stage S10): 1 over the global denominator that the method names."
     teacher_contexts: tuple[Context, ...] | None = None
     "The same columns behind other prompts, where a teacher reads more than the policy did. Nothing is trained on them."
+    groups: tuple[Group, ...] = ()
+    "What the table was made of, in its order; for a learner that reads words."
 
     def __post_init__(self) -> None:
         sizes = {len(self.columns), len(self.advantage), len(self.weight), len(self.scale)}
@@ -235,6 +237,7 @@ def build_batch(
         weight=np.ones(size, np.float32),
         scale=np.ones(size, np.float32),
         teacher_contexts=None if teacher_prompts is None else tuple(shown),
+        groups=tuple(groups),
     )
 
 

@@ -151,6 +151,25 @@ class WarmStart(Section):
     """Trajectories per update."""
 
 
+class Experience(Section):
+    """Learning without weights: a language model edits a list of experiences that every prompt shows."""
+
+    base_url: str | None = None
+    """Up to and with "/v1" of an OpenAI-compatible API that edits the list; unset, the policy's own engine does."""
+    model: str = ""
+    """The model there."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds its key; a server on this machine needs none."""
+    max_tokens: Positive = 1024
+    """Of one of its replies."""
+    limit: Positive = 16
+    """Experiences, at most."""
+    longest: Positive = 300
+    """Characters of an experience, and of each message of the episodes that are compared."""
+    tries: Positive = 3
+    """Questions about one group whose replies cannot be read, before the group is passed over."""
+
+
 class Evaluation(Section):
     """Success on held-out tasks, before and after and on the way."""
 
@@ -194,6 +213,8 @@ class Config(Section):
     """Reward models that score beside the environment; none by default."""
     training: Training = Training()
     warm_start: WarmStart | None = None
+    experience: Experience | None = None
+    """Experiences learn in place of the weights; weights learn where this is left out."""
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
 
@@ -235,6 +256,8 @@ def conflicts(config: Config) -> list[str]:
     chosen = [key for key, value in shape.items() if value != Model.model_fields[key].default]
     if model.path is not None and chosen:
         found.append(f'[model] {", ".join(chosen)} belong to name = "tiny"; a model with a path brings its own.')
+    if config.experience is not None and config.experience.base_url and not config.experience.model:
+        found.append(f"[experience] base_url = {config.experience.base_url!r} needs the name of a model there.")
     if rollout.minimum_group > rollout.group_size:
         found.append(
             f"[rollout] minimum_group = {rollout.minimum_group} is above group_size = {rollout.group_size}: "

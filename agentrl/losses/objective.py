@@ -86,6 +86,8 @@ class Term:
     loss: Regulariser
     weight: TokenWeight | None = None
     "Where it acts, decided on the whole update."
+    teaches: bool = False
+    "Where it acts there is something to learn, also without any advantage."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,8 @@ class Prepared:
     learning_rate: float
     "Factor."
     term_weights: tuple[Floats | None, ...]
+    teaches: bool = False
+    "A term that teaches acts somewhere."
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +144,14 @@ class Objective:
         for token_weight in self.weights:
             weight = weight * token_weight(update)
         update = replace(update, weight=weight)
+        term_weights = tuple(None if t.weight is None else t.weight(update) for t in self.regularisers)
+        acts = zip(self.regularisers, term_weights, strict=True)
         return Prepared(
             advantage=update.advantage.astype(np.float32, copy=False),
             weight=weight.astype(np.float32, copy=False),
             learning_rate=1.0 if self.gate is None else self.gate(update),
-            term_weights=tuple(None if t.weight is None else t.weight(update) for t in self.regularisers),
+            term_weights=term_weights,
+            teaches=any(term.teaches and (where is None or bool(np.any(where))) for term, where in acts),
         )
 
     def __call__(self, inputs: LossInputs) -> LossOutput:

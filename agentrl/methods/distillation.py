@@ -102,7 +102,7 @@ def dagger(
         from agentrl.losses import credits, regularisers, surrogates, weights
         from agentrl.losses.objective import Objective, Term, token_ratio
 
-        terms = (Term(imitation, regularisers.imitation, weights.taught),) if imitation else ()
+        terms = (Term(imitation, regularisers.imitation, weights.taught, teaches=True),) if imitation else ()
         return Objective(
             token_ratio,
             surrogates.weighted_reinforce(high=high),

@@ -24,7 +24,7 @@ def privileged_prompts(
 
     Raises `InvalidDataError` where rendering without the hint does not give the prompt that the engine was given.
     """
-    found = {}
+    found: dict[str, TokenIds] = {}
     for place, step in enumerate(trajectory.steps):
         if step.context is not None:
             continue

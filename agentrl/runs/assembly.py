@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,9 @@ from agentrl.errors import ConfigError, TrainingError
 from agentrl.hooks import RunInfo
 from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
-from agentrl.protocols import Engine, LearnerSide, Renderer, WeightPublisher
+from agentrl.protocols import Engine, LearnerSide, WeightPublisher
 from agentrl.rollout.accounting import BatchShape
+from agentrl.rollout.advice import AdvisedPlayer
 from agentrl.rollout.collector import Collector
 from agentrl.rollout.decisions import Player
 from agentrl.rollout.engine import RolloutEngine
@@ -26,6 +27,7 @@ from agentrl.rollout.rewarding import RewardTerm
 from agentrl.rollout.takeover import MixedPlayer
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.blueprint import Blueprint
+from agentrl.runs.editor import open_editor
 from agentrl.runs.folder import read_method_state
 from agentrl.runs.hints import Hints
 from agentrl.runs.measure import Measure
@@ -75,7 +77,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
         terms = reward_terms(blueprint, engine, policy, stack)
-        player = await _player(blueprint, engine, policy, stack)
+        advised = _advised(blueprint, engine, policy, stack)
+        player = advised(await _player(blueprint, engine, policy, stack))
         rollout = await stack.enter_async_context(training_rollout(blueprint, player, terms))
         given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
@@ -92,7 +95,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
             sampler.restore(head.sampler)
         collector.resume(state)
         await stack.enter_async_context(collector)
-        measure = Measure(blueprint, partial(evaluation_rollout, blueprint, engine, policy.renderer))
+        judged = advised(TokenPlayer(engine, policy.renderer, blueprint.context()))
+        measure = Measure(blueprint, partial(evaluation_rollout, blueprint, judged))
         run = TrainingRun(
             folder.path,
             _plan(blueprint),
@@ -135,12 +139,12 @@ def training_rollout(blueprint: Blueprint, player: Player, terms: Sequence[Rewar
     )
 
 
-def evaluation_rollout(blueprint: Blueprint, engine: Engine, renderer: Renderer, temperature: float) -> RolloutEngine:
+def evaluation_rollout(blueprint: Blueprint, player: Player, temperature: float) -> RolloutEngine:
     """The environment's own reward only, and no events."""
     config = blueprint.config
     return RolloutEngine(
         blueprint.environment,
-        TokenPlayer(engine, renderer, blueprint.context()),
+        player,
         limits=_limits(config, temperature),
         supervision=_supervision(config),
         seed=config.seed + EVALUATION_SEED,
@@ -192,6 +196,15 @@ async def _player(blueprint: Blueprint, engine: Engine, policy: Policy, stack: A
     return MixedPlayer(
         player, TokenPlayer(other, policy.renderer, blueprint.context()), takeover, lambda: engine.version
     )
+
+
+def _advised(blueprint: Blueprint, engine: Engine, policy: Policy, stack: AsyncExitStack) -> Callable[[Player], Player]:
+    """Makes players find the run's experiences in their prompts, where it keeps some."""
+    settings = blueprint.config.experience
+    if settings is None:
+        return lambda player: player
+    policy.learner.ask = open_editor(settings, engine, policy.renderer, stack)
+    return lambda player: AdvisedPlayer(player, policy.learner.advice)
 
 
 async def _serve(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack, weights: Path, model: Any) -> Engine:

@@ -21,6 +21,7 @@ from agentrl.protocols import Renderer
 from agentrl.rendering import self_test
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.warm_start import Demonstrations, demonstrate, describe, recorded, vocabulary
+from agentrl.sections import Experience
 from agentrl.store.ledger import Ledger
 from agentrl.training.memory import release
 from agentrl.types import ToolSpec
@@ -48,7 +49,10 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     method.check(config.rollout.group_size)
     start = await starting_weights(blueprint, device)
     lock = threading.Lock()
-    learner = _learner(blueprint, method.objective(), start, device, lock)
+    if config.experience is None:
+        learner = _learner(blueprint, method.objective(), start, device, lock)
+    else:
+        learner = _experience(config.experience, load_model(start, dtype=config.model.dtype, device=device))
     renderer = make_policy_renderer(blueprint, start)
     test = self_test(renderer, await _tools(blueprint))
     if test.forks:
@@ -178,6 +182,12 @@ def _learner(blueprint: Blueprint, objective: Any, start: Path, device: str, loc
     if objective.needs_teacher and model.teacher is not None:
         teacher = load_model(resolve(model.teacher), dtype="float32", device=device)
     return TorchLearner(module, objective, settings=settings, lock=lock, source=start, dumps=dumps, teacher=teacher)
+
+
+def _experience(settings: Experience, model: Any) -> Any:
+    from agentrl.training.experience import Bounds, ExperienceLearner
+
+    return ExperienceLearner(model, Bounds(settings.limit, settings.longest, settings.tries))
 
 
 def _critic(blueprint: Blueprint, method: Method, start: Path, device: str) -> Any:

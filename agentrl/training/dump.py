@@ -51,7 +51,7 @@ def load_batch(path: Path) -> TrainingBatch:
         )
 
 
-def _packed(kind: str, contexts: Sequence[Context] | None) -> dict[str, np.ndarray[Any, Any]]:
+def _packed(kind: str, contexts: Sequence[Context] | None) -> dict[str, Any]:
     if contexts is None:
         return {}
     return {

@@ -258,7 +258,7 @@ class TorchLearner:
         silence = ""
         if decided.learning_rate == 0:
             silence = "the method's gate closed"
-        elif not np.any(scale * advantage):
+        elif not decided.teaches and not np.any(scale * advantage):
             silence = "no token has an advantage after the method's weights"
         return replace(
             part,

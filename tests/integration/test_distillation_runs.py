@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 def test_a_run_distils_its_policy_told_the_solution_into_itself(tmp_path):
     bench = make_bench(tmp_path)
     ended = bench.train(
-        "method.name=self_distillation", "method.frame={hint}", "training.batches=2", "evaluation.tasks=0"
+        "method.name=self_distillation", 'method.frame="{hint}"', "training.batches=2", "evaluation.tasks=0"
     )
     assert ended.code == 0, ended.err
     metrics = read_metrics(bench.run_folder / "metrics.jsonl")

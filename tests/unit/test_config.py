@@ -275,9 +275,18 @@ def test_every_key_is_explained() -> None:
 
 
 def test_every_key_of_the_schema_is_in_the_dump() -> None:
-    config = Config.model_validate_json('{"environment": "desk", "model": {"name": "tiny"}, "warm_start": {}}')
+    config = Config.model_validate_json(
+        '{"environment": "desk", "model": {"name": "tiny"}, "warm_start": {}, "experience": {}}'
+    )
     text = dump_toml(config)
-    unset = {"model.path", "model.teacher", "rollout.max_steps", "rewards", "warm_start.recorded"}
+    unset = {
+        "model.path",
+        "model.teacher",
+        "rollout.max_steps",
+        "rewards",
+        "warm_start.recorded",
+        "experience.base_url",
+    }
     for key in keys_of():
         if key.name not in unset:
             assert key.name.rpartition(".")[2] in text, key.name

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fakes_rollout import Engine, Renderer, World
-from forests import random_batch, tiny_llama
+from forests import random_batch, row_by_row, tiny_llama
 from loss_inputs import micro_batch, random_update
 
 from agentrl.batch import UpdateColumns, build_table
@@ -113,7 +113,7 @@ def test_the_policys_turns_are_distilled_and_the_teachers_are_imitated(imitation
     _, inputs = micro_batch(update, prepared, everything, logprobs, torch.zeros(len(update)))
     objective(inputs).loss.sum().backward()
     assert logprobs.grad is not None and update.teacher_logprobs is not None
-    ratio = np.exp(update.logprobs.astype(np.float64) - update.columns.behavior_logprobs)
+    ratio = np.exp(update.logprobs.astype(np.float64) - update.proximal_logprobs)
     own = -np.minimum(ratio, 2.0) * (update.teacher_logprobs - update.logprobs)
     wanted = np.where(update.taught, -imitation, own)
     np.testing.assert_allclose(logprobs.grad.numpy(), wanted, rtol=1e-5, atol=1e-6)
@@ -133,3 +133,27 @@ def test_a_teachers_tokens_are_no_mismatch_between_sampler_and_learner() -> None
     learner = TorchLearner(tiny_llama(), dagger().objective(), settings=settings, teacher=tiny_llama(seed=4))
     report = learner.update(batch)
     assert report.updated and report.metrics["mismatch_max"] < 40
+
+
+def test_turns_that_a_teacher_took_are_learned_without_any_advantage() -> None:
+    batch = random_batch(3)
+    batch = replace(
+        batch,
+        advantage=np.zeros_like(batch.advantage),
+        table=replace(batch.table, taught=np.ones(len(batch.table), np.bool_)),
+    )
+    # The teacher is the policy itself, so that nothing but imitation moves it.
+    learner = TorchLearner(
+        tiny_llama(), dagger().objective(), settings=LearnerSettings(learning_rate=1e-3), teacher=tiny_llama()
+    )
+    assert learner.update(batch).updated
+    with torch.no_grad():
+        before, after = (row_by_row(model, batch)[0] for model in (tiny_llama(), learner.model))
+    assert float((after - before).mean()) > 0
+    silent = TorchLearner(
+        tiny_llama(),
+        dagger(imitation=0.0).objective(),
+        settings=LearnerSettings(learning_rate=1e-3),
+        teacher=tiny_llama(),
+    )
+    assert not silent.update(batch).updated
