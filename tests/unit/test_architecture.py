@@ -19,6 +19,7 @@ SOURCES = sorted(
 MAY_IMPORT_TORCH = (
     "losses/",
     "training/",
+    "merging.py",
     "rewards/prm",
     "rewards/progress",
     "rewards/step_model",
