@@ -172,8 +172,11 @@ def reward_terms(blueprint: Blueprint, engine: Engine, policy: Policy, stack: As
 
 
 def _hints(blueprint: Blueprint, policy: Policy) -> Hints | None:
-    hint = policy.method.hint
-    return None if hint is None else Hints(hint, blueprint.environment, policy.renderer, blueprint.context())
+    if policy.method.hint is None:
+        return None
+    hints = Hints(policy.method.hint, blueprint.environment, policy.renderer, blueprint.context())
+    hints.check()
+    return hints
 
 
 async def _engine(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack) -> tuple[Engine, WeightPublisher]:

@@ -25,6 +25,14 @@ class Hints:
     renderer: Renderer
     context: ContextPolicy
 
+    def check(self) -> None:
+        """Raises `ConfigError` where the environment cannot give such a hint."""
+        if self.hint.source == "oracle" and not isinstance(self.environment(), HasOracle):
+            raise ConfigError(
+                "the hint is the oracle's moves and the environment has no `oracle(task)`. Give it one, or set "
+                'hint = "answer" and answer = the key of Task.data that holds the answer.'
+            )
+
     async def prompts(self, groups: Sequence[Group]) -> dict[str, TokenIds]:
         """By step, for every step that begins a context. Raises `ConfigError` where a task has no hint."""
         told = await asyncio.gather(*(self._tell(group.task) for group in groups))
@@ -47,11 +55,7 @@ class Hints:
 
     async def _moves(self, environment: Environment, task: Task, tools: Sequence[ToolSpec]) -> str:
         """The oracle's moves, one a line, as the policy would say them."""
-        if not isinstance(environment, HasOracle):
-            raise ConfigError(
-                "the hint is the oracle's moves and the environment has no `oracle(task)`. Give it one, or set "
-                'hint = "answer" and answer = the key of Task.data that holds the answer.'
-            )
+        assert isinstance(environment, HasOracle)
         said = []
         for action in environment.oracle(task):
             tokens = self.renderer.action_tokens(action, tools)

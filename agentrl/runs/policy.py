@@ -47,6 +47,11 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     device = blueprint.device()
     method: Method = blueprint.part("methods", config.method, "[method]", {"host": blueprint.host})
     method.check(config.rollout.group_size)
+    if config.experience is not None and (method.critic or method.hint or method.takeover):
+        raise ConfigError(
+            f"the method {method.name!r} needs weights that learn (a critic, a hint or a teacher's turns), and with "
+            "[experience] they stand still. Choose a method such as grpo, or leave [experience] out."
+        )
     start = await starting_weights(blueprint, device)
     lock = threading.Lock()
     if config.experience is None:

@@ -222,6 +222,16 @@ async def test_the_hint_is_the_oracles_moves_or_the_tasks_answer() -> None:
         await prompt(Hint("answer", "gold"))
 
 
+def test_an_environment_without_an_oracle_is_refused_before_it_is_played() -> None:
+    class Blind(Bells):
+        oracle = Env.oracle
+
+    Hints(Hint("oracle"), lambda: adapt(Bells()), RENDERER, Append()).check()
+    Hints(Hint("answer", "answer"), lambda: adapt(Blind()), RENDERER, Append()).check()
+    with pytest.raises(ConfigError, match=r"has no `oracle\(task\)`"):
+        Hints(Hint("oracle"), lambda: adapt(Blind()), RENDERER, Append()).check()
+
+
 def test_hints_that_say_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="where the hint goes"):
         Hint("oracle", frame="no place")
