@@ -1,7 +1,6 @@
-"""Brings the learner's weights into a running vLLM server, and proves that the server computes with them.
+"""Brings the learner's weights into a running vLLM server, under the requests in flight.
 
-Proof is exact and by number: checksums of every tensor that the worker holds, checksums of columns of what its linear
-layers and its output head compute with, and log-probabilities of a fixed probe against the learner's own.
+Nothing is sampled from weights that are not proved (`vllm_proof`): requests are held until they are.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
+from agentrl.engines import vllm_proof
 from agentrl.engines.vllm_api import VllmApi
+from agentrl.engines.vllm_proof import Expected, Probe
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.errors import InfrastructureFault
 from agentrl.types import Floats, TokenIds
@@ -32,19 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ATTEMPTS = 2
 HEAD = "lm_head.weight"
-PROBE_TOKENS = 16
-# Largest mean |difference| in nats over the probe. Low-precision arithmetic differs between any two programs; there
-# the exact checksums are what tells old weights from new ones.
-TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.3}
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a server that serves a version must show."""
-
-    held: Mapping[str, str]
-    computed: Mapping[str, str]
-    probe_logprobs: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +51,7 @@ class PublishReport:
     write_seconds: float
     "Until the weights lay in shared memory; the server ended its step meanwhile."
     swap_seconds: float
-    "From there on, sampling stood still: load, pack, compare the tensors, forget the prefix cache, probe."
+    "How long sampling stood still: write, load, pack, compare the tensors, forget the prefix cache, probe."
     verify_seconds: float
     "The part of it that the probe took."
     mismatch: float
@@ -79,22 +65,12 @@ class VllmPublisher:
     being 0, under the tensors that are being published. It is called in a thread.
     """
 
-    def __init__(
-        self,
-        engine: VllmEngine,
-        folder: Path | str,
-        probe: Callable[[TokenIds], Floats],
-        *,
-        probe_tokens: TokenIds | None = None,
-        tolerance: float | None = None,
-    ) -> None:
+    def __init__(self, engine: VllmEngine, folder: Path | str, probe: Callable[[TokenIds], Floats]) -> None:
         from agentrl.engines.vllm_buffer import buffer_folders
 
         self.report: PublishReport | None = None
         self._engine = engine
-        self._probe = probe
-        self._probe_tokens = probe_tokens
-        self._tolerance = TOLERANCE.get(engine.options.dtype, 0.3) if tolerance is None else tolerance
+        self._score = probe
         self._folders = buffer_folders(Path(folder))
         self._buffer: WeightBuffer | None = None
         self._changed: set[str] | None = None
@@ -108,7 +84,7 @@ class VllmPublisher:
         """After it returns, every new token is sampled from `tensors`; requests in flight went on with them."""
         started = time.perf_counter()
         # While the weights are written the server comes to the end of its step.
-        holding = asyncio.create_task(self._engine.hold())
+        holding = asyncio.create_task(self._hold())
         try:
             weights = await self.write(version, tensors)
         except BaseException:
@@ -118,12 +94,12 @@ class VllmPublisher:
         faults: list[str] = []
         self._engine.withhold()
         try:
-            await holding
+            held_since = await holding
             for _ in range(ATTEMPTS):
                 try:
                     # A server that died meanwhile is restarted, and `_restore` has then installed these very weights.
                     await self._engine.until_ready()
-                    await self._install(weights, written - started)
+                    await self._install(weights, written - started, held_since)
                     break
                 except InfrastructureFault as fault:
                     faults.append(str(fault))
@@ -147,14 +123,20 @@ class VllmPublisher:
         async with self._lock:
             await self._forget()
             buffer = self._buffer = await self._in_thread(partial(self._filled, tensors))
-            expected = asyncio.create_task(self._in_thread(partial(self._expect, version, buffer)))
+            expected = asyncio.create_task(
+                self._in_thread(partial(vllm_proof.expect, version, buffer.tensors, self._probe()))
+            )
             self._last = PublishedWeights(version, buffer.path, buffer.bytes, expected)
             return self._last
 
     async def verify(self, weights: PublishedWeights) -> float:
         """Mean |difference| of the probe. Raises `InfrastructureFault` where the server computes with anything else."""
-        await self._check_tensors(self._engine.api, weights)
-        return await self._check_probe(self._engine.api, weights)
+        api, probe = self._engine.api, self._probe()
+        shown = await vllm_proof.fingerprints_of(api, weights.path, weights.version)
+        vllm_proof.check_fingerprints(shown, await weights.expected)
+        return vllm_proof.check_probe(
+            await vllm_proof.probe_scores(api, weights.version, probe), await weights.expected, probe
+        )
 
     async def close(self) -> None:
         """Removes the file; a restart of the server can then no longer bring the weights back."""
@@ -165,35 +147,12 @@ class VllmPublisher:
             await asyncio.to_thread(shutil.rmtree, folder, True)
         self._thread.shutdown()
 
-    async def _check_tensors(self, api: VllmApi, weights: PublishedWeights) -> None:
-        shown = await api.call_worker("agentrl_fingerprints", [str(weights.path), weights.version])
-        if shown["unmapped"]:
-            raise InfrastructureFault(
-                f"where vLLM keeps {len(shown['unmapped'])} of the published tensors is not known, so they cannot be "
-                f"verified: {', '.join(shown['unmapped'][:5])}. This architecture needs the transformers engine."
-            )
-        expected = await asyncio.shield(weights.expected)
-        _compare("the server does not hold the published", expected.held, shown["held"])
-        _compare("the server does not compute with the published", expected.computed, shown["computed"])
+    async def _hold(self) -> float:
+        """When sampling stood still."""
+        await self._engine.hold()
+        return time.perf_counter()
 
-    async def _check_probe(self, api: VllmApi, weights: PublishedWeights) -> float:
-        label = await api.version()
-        if label != str(weights.version):
-            raise InfrastructureFault(f"the server calls its weights version {label}, not {weights.version}.")
-        scores = await api.score(self._tokens(), first=True)
-        learner = (await asyncio.shield(weights.expected)).probe_logprobs
-        mismatch = float(np.abs(scores - learner)[1:].mean())
-        if not mismatch <= self._tolerance:
-            worst = int(np.abs(scores - learner).argmax())
-            raise InfrastructureFault(
-                f"version {weights.version}: over {len(scores) - 1} probe tokens the server's log-probabilities differ "
-                f"by {mismatch:.2e} nats in the mean (allowed: {self._tolerance:g}); worst at {worst}, server "
-                f"{scores[worst]:.5f}, learner {learner[worst]:.5f}. All tensors have arrived, so the "
-                "two sides compute differently: compare dtype, attention and position settings."
-            )
-        return mismatch
-
-    async def _let_go(self, holding: asyncio.Task[None]) -> None:
+    async def _let_go(self, holding: asyncio.Task[float]) -> None:
         await asyncio.gather(holding, return_exceptions=True)
         with contextlib.suppress(InfrastructureFault):
             await self._engine.release()
@@ -204,7 +163,7 @@ class VllmPublisher:
         if weights is None and self._buffer is not None:
             raise InfrastructureFault("the weights in shared memory are half-written; the server cannot get them back.")
         if weights is not None:
-            await self._install(weights, 0.0)
+            await self._install(weights, 0.0, time.perf_counter())
             self._engine.trust()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -217,9 +176,9 @@ class VllmPublisher:
         if weights is not None:
             await asyncio.gather(weights.expected, return_exceptions=True)
 
-    async def _install(self, weights: PublishedWeights, write_seconds: float) -> None:
-        mismatch, probe_seconds = 0.0, 0.0
+    async def _install(self, weights: PublishedWeights, write_seconds: float, held_since: float) -> None:
         names: list[str] | None = None
+        mismatch, probe_seconds = 0.0, 0.0
 
         async def load(api: VllmApi) -> None:
             answer = await api.call_worker("agentrl_load", [str(weights.path), names])
@@ -229,23 +188,24 @@ class VllmPublisher:
                     f"{', '.join(answer['missing'][:5])}."
                 )
             await api.call_worker("agentrl_pack", [answer["written"]])
-            await self._check_tensors(api, weights)
+            shown = await vllm_proof.fingerprints_of(api, weights.path, weights.version)
+            vllm_proof.check_fingerprints(shown, await asyncio.shield(weights.expected))
 
         async def check(api: VllmApi) -> None:
             nonlocal mismatch, probe_seconds
-            began = time.perf_counter()
-            mismatch = await self._check_probe(api, weights)
+            began, probe = time.perf_counter(), self._probe()
+            scores = await vllm_proof.probe_scores(api, weights.version, probe)
+            mismatch = vllm_proof.check_probe(scores, await asyncio.shield(weights.expected), probe)
             probe_seconds = time.perf_counter() - began
 
         async with self._lock:
-            started = time.perf_counter()
             names = None if self._changed is None else sorted(self._changed)
             # Until it is proved, nothing is known of what the server holds.
             self._changed = None
             # Both proofs while sampling is held: nothing is sampled from weights that are not verified.
             await self._engine.swap(weights.version, load, check)
             self._changed = set()
-            held = time.perf_counter() - started
+            held = time.perf_counter() - held_since
             self.report = PublishReport(weights.version, weights.bytes, write_seconds, held, probe_seconds, mismatch)
 
     def _filled(self, tensors: Mapping[str, torch.Tensor]) -> WeightBuffer:
@@ -263,35 +223,11 @@ class VllmPublisher:
         self._changed = before if before is None else before | changed
         return buffer
 
-    def _expect(self, version: int, buffer: WeightBuffer) -> Expected:
-        from agentrl.engines.vllm_fingerprint import fingerprints
-
-        held, computed = fingerprints(buffer.tensors, version)
-        tokens = self._tokens()
-        logprobs = self._probe(tokens)
-        if logprobs.shape != tokens.shape or not np.isfinite(logprobs).all():
-            raise InfrastructureFault(
-                f"the learner's probe gave log-probabilities of shape {logprobs.shape} for {len(tokens)} tokens, "
-                f"{int((~np.isfinite(logprobs)).sum())} of them not finite; version {version} cannot be verified."
-            )
-        return Expected(held, computed, logprobs)
-
-    def _tokens(self) -> TokenIds:
-        if self._probe_tokens is None:
-            length = min(PROBE_TOKENS, self._engine.max_context - 1)
-            ids = np.random.default_rng(0).integers(0, self._engine.vocabulary, length)
-            self._probe_tokens = ids.astype(np.int32)
-        return self._probe_tokens
-
-
-def _compare(what: str, expected: Mapping[str, str], shown: Mapping[str, str]) -> None:
-    wrong = sorted(name for name in expected.keys() | shown.keys() if expected.get(name) != shown.get(name))
-    if wrong:
-        first = wrong[0]
-        raise InfrastructureFault(
-            f"{what} {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''} ({len(wrong)} of {len(expected)}; "
-            f"checksum of {first}: {shown.get(first)}, published {expected.get(first)})."
-        )
+    def _probe(self) -> Probe:
+        """Known once the engine has started."""
+        engine = self._engine
+        tokens = vllm_proof.probe_tokens(engine.vocabulary, engine.max_context)
+        return Probe(tokens, self._score, vllm_proof.TOLERANCE.get(engine.options.dtype, 0.3))
 
 
 def _without_tied_head(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -318,8 +318,7 @@ async def test_a_stale_output_head_is_caught(world: World) -> None:
 
 
 async def test_a_probe_that_differs_makes_the_engine_refuse_until_a_good_publish(world: World) -> None:
-    tokens = world.publisher._tokens()
-    wrong = VllmPublisher(world.engine, world.folder / "wrong", lambda t: world.scores(t) - 0.5, probe_tokens=tokens)
+    wrong = VllmPublisher(world.engine, world.folder / "wrong", lambda tokens: world.scores(tokens) - 0.5)
     with pytest.raises(InfrastructureFault, match=r"differ by 5\.00e-01 nats.*allowed: 0\.001"):
         await wrong.publish(6, world.tensors())
     with pytest.raises(InfrastructureFault, match="not verified"):

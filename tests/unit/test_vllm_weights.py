@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra `train`)")
@@ -18,6 +19,7 @@ from agentrl.engines.vllm_fingerprint import (  # noqa: E402
     one_hot,
     probe_columns,
 )
+from agentrl.engines.vllm_proof import Expected, Probe, check_fingerprints, check_probe, expect  # noqa: E402
 from agentrl.errors import InfrastructureFault  # noqa: E402
 
 SHAPES = {"model.embed_tokens.weight": (11, 6), "model.norm.weight": (7,), "model.q_proj.weight": (5, 6)}
@@ -123,3 +125,25 @@ def test_the_output_head_is_the_embedding_unless_it_has_weights_of_its_own() -> 
     head = torch.randn(11, 6)
     for order in ({"lm_head.weight": head, **tied}, {**tied, "lm_head.weight": head}):
         assert fingerprints(order, 1)[1]["output head"] == column_checksum(head[:, columns])
+
+
+def test_a_probe_is_compared_in_the_mean_and_nan_never_passes() -> None:
+    learner = np.array([0, -1, -2, -3], np.float32)
+    probe = Probe(np.arange(4, dtype=np.int32), lambda tokens: learner, tolerance=1e-3)
+    expected = expect(7, weights(1), probe)
+    assert check_probe(learner + np.float32([0, 3e-4, 0, -3e-4]), expected, probe) == pytest.approx(2e-4, rel=1e-2)
+    for wrong in ([0, 3e-3, 0, 6e-3], [0, np.nan, 0, 0]):
+        with pytest.raises(InfrastructureFault, match=r"version 7: over 3 probe tokens .*allowed: 0\.001"):
+            check_probe(learner + np.float32(wrong), expected, probe)
+    for bad in (learner[:3], learner + np.inf):
+        with pytest.raises(InfrastructureFault, match="version 8 cannot be verified"):
+            expect(8, weights(1), Probe(probe.tokens, lambda tokens, bad=bad: bad, tolerance=1e-3))
+
+
+def test_one_tensor_that_differs_or_is_absent_is_named() -> None:
+    expected = Expected(3, {"a": "1", "b": "2"}, {"output head": "5"}, np.zeros(1, np.float32))
+    check_fingerprints({"held": {"b": "2", "a": "1"}, "computed": {"output head": "5"}}, expected)
+    with pytest.raises(InfrastructureFault, match=r"does not hold the published b \(1 of 2; checksum of b: None"):
+        check_fingerprints({"held": {"a": "1"}, "computed": {"output head": "5"}}, expected)
+    with pytest.raises(InfrastructureFault, match=r"does not compute with the published output head \(1 of 1"):
+        check_fingerprints({"held": {"a": "1", "b": "2"}, "computed": {"output head": "4"}}, expected)
