@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from agentrl.engines.transformers_attention import NAME
 from agentrl.engines.transformers_cache import SlotCache
 from agentrl.engines.transformers_slots import Slots
 from agentrl.errors import ConfigError
@@ -97,7 +98,7 @@ class Forward:
 
 
 def view_of(model: torch.nn.Module, max_context: int) -> Any:
-    """A causal LM that shares `model`'s parameters and nothing else, in evaluation mode, with SDPA attention.
+    """A causal LM that shares `model`'s parameters and nothing else, in evaluation mode, with an attention of its own.
 
     So the learner may train with dropout, another attention or adapters switched off while the engine samples.
     Raises `ConfigError` for a model whose forward pass this engine cannot drive.
@@ -111,8 +112,8 @@ def view_of(model: torch.nn.Module, max_context: int) -> Any:
     view.eval()
     if getattr(view, "is_gradient_checkpointing", False):
         view.gradient_checkpointing_disable()
-    if view.config._attn_implementation not in ("sdpa", "eager"):
-        view.set_attn_implementation("sdpa")
+    if view.config._attn_implementation != "eager":
+        view.set_attn_implementation(NAME)
     return view
 
 

@@ -23,7 +23,7 @@ from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.warm_start import Demonstrations, demonstrate, describe, recorded, vocabulary
 from agentrl.sections import Experience
 from agentrl.store.ledger import Ledger
-from agentrl.training.memory import release
+from agentrl.training.memory import release, retain
 from agentrl.types import ToolSpec
 
 
@@ -45,6 +45,8 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     """The model (warm-started where the recipe says so), its renderer and its learner."""
     config = blueprint.config
     device = blueprint.device()
+    if device == "cpu":
+        retain()
     method: Method = blueprint.part("methods", config.method, "[method]", {"host": blueprint.host})
     method.check(config.rollout.group_size)
     if config.experience is not None and (method.critic or method.hint or method.takeover):

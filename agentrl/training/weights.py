@@ -24,19 +24,19 @@ def add_adapters(model: Any, lora: LoraSettings) -> Any:
         import peft
     except ImportError as error:
         raise MissingDependencyError("LoRA needs peft; install it with `pip install peft`.") from error
+    from agentrl.training.lora import FusedLora
+
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        task_type="CAUSAL_LM",
+    )
+    config._register_custom_module({torch.nn.Linear: FusedLora})
     with torch.random.fork_rng():
         torch.manual_seed(lora.seed)
-        return peft.get_peft_model(
-            model,
-            peft.LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=0.0,
-                target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-                task_type="CAUSAL_LM",
-            ),
-            adapter_name=ADAPTER,
-        )
+        return peft.get_peft_model(model, config, adapter_name=ADAPTER)
 
 
 def require_float32(model: Any) -> None:

@@ -6,12 +6,14 @@ group, so that no side gets away without an update.
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 
 from agentrl import Action, Env, Task, call, tool
-from agentrl.protocols import Renderer
+from agentrl.environment import adapt
+from agentrl.protocols import Environment, Renderer
 from agentrl.types import Trajectory
 
 PROMPTS, SAMPLES, NEW_TOKENS, RANK, ALPHA = 6, 8, 26, 16, 32
@@ -56,6 +58,24 @@ class Likeness:
 
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         return [likeness(self._renderer.decode(step.tokens), wanted(trajectory.task)) for step in trajectory.steps]
+
+
+def environment() -> Environment:
+    return adapt(OneCall())
+
+
+def prompts(renderer: Renderer, number: int) -> list[dict[str, str]]:
+    """The prompts of our episodes as text that TRL's tokenizer makes the same ids of; in the order of our sampler."""
+
+    async def render() -> list[dict[str, str]]:
+        rows, world = [], environment()
+        for task in islice(world.tasks("train"), number):
+            shown = await world.reset(task)
+            text = renderer.decode(renderer.render(shown.messages, world.tools()))
+            rows.append({"prompt": text, "target": wanted(task)})
+        return rows
+
+    return asyncio.run(render())
 
 
 def wanted(task: Task) -> str:

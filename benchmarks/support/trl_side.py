@@ -1,7 +1,6 @@
 """TRL's half of `trl_comparison.py`: GRPOTrainer, one update for every line that arrives on standard input.
 
-Runs in a process of its own whose PYTHONPATH begins with the folder that holds TRL. Answers are lines of JSON behind
-`ANSWER`, since the libraries print lines of their own.
+Runs with a PYTHONPATH that begins with the folder that holds TRL.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from support.one_call import ALPHA, LEARNING_RATE, NEW_TOKENS, PROMPTS, RANK, SAMPLES, likeness
-
-ANSWER = "@trl "
+from support.turns import Clock
 
 
 def main(job_path: str) -> None:
@@ -28,30 +25,20 @@ def main(job_path: str) -> None:
 
     job = json.loads(Path(job_path).read_text())
     torch.set_num_threads(job["threads"])
-    clock: dict[str, Any] = {}
+    clock = Clock()
 
     def paid(prompts: list[str], completions: list[str], target: list[str], **rest: Any) -> list[float]:
         found = [likeness(text, word) for text, word in zip(completions, target, strict=True)]
-        clock["tokens"] = sum(len(ids) for ids in rest["completion_ids"])
-        clock["rollout"] = time.perf_counter()
+        clock.sampled(sum(len(ids) for ids in rest["completion_ids"]))
         return found
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            if not sys.stdin.readline():
-                raise SystemExit("the other side has ended")
-            clock["began"], clock["cpu"] = time.perf_counter(), time.process_time()
+            if not clock.begin():
+                raise SystemExit("the comparison is over")
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            now = time.perf_counter()
-            told = {
-                "seconds": now - clock["began"],
-                "rollout": clock["rollout"] - clock["began"],
-                "learning": now - clock["rollout"],
-                "cpu": time.process_time() - clock["cpu"],
-                "tokens": clock["tokens"],
-            }
-            print(ANSWER + json.dumps(told), flush=True)
+            clock.end()
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = GRPOTrainer(
@@ -84,7 +71,7 @@ def main(job_path: str) -> None:
             peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[Turns()],
         )
-        print(ANSWER + json.dumps({"ready": True}), flush=True)
+        clock.ready()
         trainer.train()
 
 

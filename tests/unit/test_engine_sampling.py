@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.engines.transformers_sampling import sample, uniforms
+from agentrl.engines.transformers_sampling import BLOCK, sample, uniforms
 
 
 def test_noise_is_uniform_and_independent_between_neighbours() -> None:
@@ -49,6 +49,34 @@ def test_the_ends_of_the_noise_draw_tokens_that_can_be_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).expand(2, 4)
     drawn = sample(logits, np.ones(2), np.array([0.0, 1.0 - 2.0**-40]))
     assert drawn.tokens.tolist() == [1, 2]
+
+
+def test_a_large_vocabulary_is_drawn_from_as_its_cumulative_sum_says() -> None:
+    """Against one float64 sum over the vocabulary, over several blocks and a part of one."""
+    torch.manual_seed(0)
+    count, vocabulary = 400, 3 * BLOCK + 77
+    logits = 4.0 * torch.randn(count, vocabulary)
+    logits[:, BLOCK : 2 * BLOCK] = -torch.inf
+    noise = uniforms(np.arange(count, dtype=np.uint64), np.zeros(count, np.int64))
+    noise[:2] = 0.0, 1.0 - 2.0**-40
+    drawn = sample(logits, np.ones(count), noise).tokens
+    ends = torch.log_softmax(logits.double(), -1).exp().cumsum(-1).numpy()
+    row = np.arange(count)
+    # The noise lies in the drawn token's interval, but for the float32 of the log-probabilities.
+    assert (noise < ends[row, drawn] + 1e-6).all()
+    assert (noise >= np.where(drawn > 0, ends[row, drawn - 1], 0.0) - 1e-6).all()
+    assert not ((drawn >= BLOCK) & (drawn < 2 * BLOCK)).any()
+
+
+def test_rare_tokens_behind_a_likely_one_are_told_apart() -> None:
+    """512 tokens of 1e-9 each behind one of nearly 1: a float32 sum up to 1 moves in jumps of 60 of them."""
+    logits = torch.full((1, 2 * BLOCK), float(np.log(1e-9)))
+    logits[0, :BLOCK] = -torch.inf
+    logits[0, 0] = 0.0
+    noise = np.linspace(1.0 - 4e-7, 1.0 - 2.0**-40, 1000)
+    drawn = sample(logits.expand(1000, -1), np.ones(1000), noise).tokens
+    assert (np.diff(drawn) >= 0).all() and drawn[-1] == 2 * BLOCK - 1
+    assert len(np.unique(drawn)) > 300
 
 
 def test_rows_of_one_batch_have_their_own_temperature() -> None:
