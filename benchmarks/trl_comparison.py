@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,16 @@ def measure(chosen: argparse.Namespace, job: dict[str, Any], folder: Path, updat
         if chosen.trl is not None:
             rows = prompts(make_renderer(models.load_tokenizer(Path(job["model"]))), PROMPTS * (updates + 1))
             start("TRL GRPOTrainer", "support.trl_side", {"rows": rows, "updates": updates + 1}, chosen.trl)
+        began, longest = time.perf_counter(), 0.0
         for number in range(updates + 1):
+            round_began = time.perf_counter()
+            if number > 1 and round_began - began + longest > 60 * chosen.minutes:
+                print(f"{chosen.minutes:g} minutes do not hold another turn")
+                break
             for side in sides if number % 2 else reversed(sides):
                 side.update(timed=number > 0)
                 print(f"update {number} of {side.side.name} done", flush=True)
+            longest = max(longest, time.perf_counter() - round_began)
     return [side.side for side in sides]
 
 
@@ -66,6 +73,9 @@ def main() -> None:
     parser.add_argument("--vllm", action="store_true", help="measure ours with a vLLM server too")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--updates", type=int, default=3, help="timed ones of each side")
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, help="no further turn is begun that would not fit; 1 is timed"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, for each side in its turn")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default=best_dtype("cpu"), help="of both sides")
     chosen = parser.parse_args()

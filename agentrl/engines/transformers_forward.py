@@ -17,6 +17,7 @@ import torch
 
 from agentrl.engines.transformers_attention import NAME
 from agentrl.engines.transformers_cache import SlotCache
+from agentrl.engines.transformers_merged import merge
 from agentrl.engines.transformers_slots import Slots
 from agentrl.errors import ConfigError
 
@@ -33,6 +34,8 @@ class Forward:
 
     def __init__(self, model: torch.nn.Module, slots: Slots, cache: SlotCache) -> None:
         self._model = model
+        self._merged = merge(model)
+        self.refresh()
         self._slots = slots
         self._cache = cache
         parameter = next(model.parameters())
@@ -40,6 +43,11 @@ class Forward:
         # How many tokens cost as much as starting a pass; only splits of a ragged batch depend on it.
         size = sum(p.numel() for p in model.parameters())
         self._pass_cost = 4096.0 if self._device.type == "cuda" else max(4.0, 2e7 / size)
+
+    def refresh(self) -> None:
+        """The weights have changed: add their adapters up again."""
+        for layer in self._merged:
+            layer.refresh()
 
     def passes(self, rows: Integers) -> Iterator[Integers]:
         """`rows` split by how many tokens they wait for, where that saves more padding than a pass costs."""

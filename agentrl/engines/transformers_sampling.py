@@ -82,7 +82,7 @@ def _drawn(mass: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     Sums over blocks and the sum inside of the chosen one are float64, and the place inside is a share of its block. So
     each token keeps its probability to a relative 1e-6; one float32 sum over the vocabulary would lose rare tokens.
     """
-    blocks = torch.nn.functional.pad(mass, (0, -mass.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    blocks = torch.nn.functional.pad(mass, (0, -mass.shape[1] % BLOCK)).reshape(len(mass), -1, BLOCK)
     ends = blocks.sum(-1).double().cumsum_(-1)
     point = noise.to(ends) * ends[:, -1:]
     block = torch.searchsorted(ends, point, right=True).clamp_(max=ends.shape[1] - 1)

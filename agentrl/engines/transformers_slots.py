@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from agentrl.types import TokenIds
 
-# A request waits for a neighbour that is computing this many tokens more of its prompt than are cached.
-WORTH_WAITING = 16
+# A request waits for a neighbour that is computing this many tokens more of its prompt than are cached: its whole group
+# waits with it, for one pass of all others.
+WORTH_WAITING = 4
 
 
 @dataclass(frozen=True, slots=True)

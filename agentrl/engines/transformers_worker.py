@@ -340,6 +340,7 @@ class Worker:
 
     def _new_weights(self) -> None:
         self._slots.drop()
+        self._forward.refresh()
         self._stamp = self._weights_stamp()
 
     def _end_all(self, failure: Failure) -> None:

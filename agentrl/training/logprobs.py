@@ -1,7 +1,8 @@
 """Log-probabilities of the sampled tokens of a token tree under a transformers causal language model.
 
 Rule: tokens x vocabulary never exists as a whole. Logits are made for predicting positions only, in chunks, in
-float32, divided by the temperature, and made again in the backward pass where there is more than one chunk.
+float32, divided by the temperature, and made again in the backward pass where there is more than one chunk. Where the
+head gets no gradient (`agentrl/training/head.py`) they are never kept at all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from agentrl.batch import Context
 from agentrl.errors import ConfigError
 from agentrl.training import attention
+from agentrl.training.head import frozen_scores
 from agentrl.training.tree import TokenTree, build_tree
 from agentrl.training.weights import base_model
 from agentrl.types import Floats, TokenIds, token_ids
@@ -105,6 +107,10 @@ class TreeModel:
     def _read(self, states: Tensor, target: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability, entropy and statistic of each row; the last two are fillers where not asked for."""
 
+        if self._reads_frozen_head(states, reading):
+            logprobs, entropy = frozen_scores(states, self.head, target, reading.temperature)
+            return logprobs, entropy, logprobs.detach()
+
         def chunk(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with self._computing():
                 logits = self.head(part)
@@ -129,6 +135,14 @@ class TreeModel:
             for part, ids in zip(torch.split(states, size), torch.split(target, size), strict=True)
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
+
+    def _reads_frozen_head(self, states: Tensor, reading: Reading) -> bool:
+        """Whether logits are wanted for nothing but log-probabilities, and the head for no gradient."""
+        if type(self.head) is not torch.nn.Linear or reading.statistic is not None:
+            return False
+        weight = self.head.weight
+        learns = torch.is_grad_enabled() and (weight.requires_grad or (reading.entropy and reading.differentiable))
+        return not learns and self.autocast is None and states.dtype == weight.dtype == torch.float32
 
     def _computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()

@@ -61,7 +61,7 @@ class _Product(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
         rows, inner, weight, down, up = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])

@@ -16,6 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.engines.transformers import TransformersEngine
+from agentrl.engines.transformers_merged import MergedLinear
 from agentrl.engines.transformers_publish import CopiedWeights, SharedWeights
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError
 from agentrl.protocols import GenerateRequest
@@ -485,6 +486,23 @@ async def test_merged_tensors_of_a_learner_with_adapters_are_taken_by_either_pub
             completion = await engine.generate(ask(prompt(12), 6, seed=1))
             assert_plain(learner, prompt(12), completion)
             assert completion.versions.tolist() == [2] * 6
+
+
+async def test_adapters_are_added_up_anew_with_every_version_and_after_every_silent_write() -> None:
+    model = with_adapter()
+    async with running(model) as engine:
+        layer = engine.model.model.layers[0].self_attn.q_proj
+        assert isinstance(layer, MergedLinear)
+        for version in (1, 2, 0):
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if "lora_" in name:
+                        parameter.mul_(1.5)
+            if version:
+                await SharedWeights(engine).publish(version, {})
+            completion = await engine.generate(ask(prompt(12), 6, seed=1))
+            assert_plain(model, prompt(12), completion)
+        assert not any("_sum" in name for name in engine.model.state_dict())
 
 
 async def test_sharing_is_proved_not_assumed() -> None:

@@ -14,6 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentrl.errors import ConfigError
 from agentrl.training import attention
+from agentrl.training.head import frozen_scores
 from agentrl.training.logprobs import Reading, score, tree_model
 from agentrl.training.strands import cut
 from agentrl.training.tree import build_tree
@@ -60,6 +61,38 @@ def test_a_chunked_head_equals_the_whole_head() -> None:
     torch.testing.assert_close(one.entropy, other.entropy, atol=1e-6, rtol=0)
     for name in slopes:
         torch.testing.assert_close(slopes[name], chunked_slopes[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("block", [1, 7 * 40, 10**6])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_frozen_head_in_blocks_equals_its_softmax(block: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(12, 83, bias=bias).requires_grad_(False)
+    states = (6 * torch.randn(40, 12)).requires_grad_()
+    target, weight = torch.randint(0, 83, (40,)), torch.randn(40)
+    found, entropy = frozen_scores(states, head, target, 1.3, block)
+    (slope,) = torch.autograd.grad((weight * found).sum(), states)
+    plain = torch.log_softmax(head(states).double() / 1.3, -1)
+    wanted = plain.gather(1, target[:, None])[:, 0]
+    (expected,) = torch.autograd.grad((weight * wanted).sum(), states)
+    torch.testing.assert_close(found, wanted.float(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(entropy, -(plain.exp() * plain).sum(-1).float(), atol=2e-5, rtol=0)
+    torch.testing.assert_close(slope, expected, atol=2e-5, rtol=0)
+    assert not entropy.requires_grad
+
+
+def test_a_frozen_head_gives_what_a_trained_one_gives() -> None:
+    tree = build_tree(random_batch(5).contexts)
+    results = []
+    for trained in (True, False):
+        model = tiny_llama(tied=False)
+        model.lm_head.requires_grad_(trained)
+        found = tree_model(model).scores(tree, Reading(0.7, entropy=True))
+        model.zero_grad()
+        found.logprobs.square().sum().backward()
+        results.append((found.logprobs.detach(), found.entropy, model.model.layers[0].mlp.up_proj.weight.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_a_reported_entropy_carries_no_gradient() -> None:
