@@ -41,7 +41,7 @@ SHARE = 0.25
 def measure(chosen: argparse.Namespace, job: dict[str, Any], folder: Path, updates: int) -> list[Side]:
     """The sides, TRL last if it is measured."""
     with ExitStack() as stack:
-        sides = []
+        sides: list[SideProcess] = []
 
         def start(name: str, module: str, more: dict[str, Any], *paths: Path) -> None:
             sides.append(SideProcess(name, module, job | more, folder, paths))
