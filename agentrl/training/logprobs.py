@@ -107,8 +107,9 @@ class TreeModel:
     def _read(self, states: Tensor, target: Tensor, reading: Reading) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability, entropy and statistic of each row; the last two are fillers where not asked for."""
 
-        if self._reads_frozen_head(states, reading):
-            logprobs, entropy = frozen_scores(states, self.head, target, reading.temperature)
+        frozen = self._frozen_head(states, reading)
+        if frozen is not None:
+            logprobs, entropy = frozen_scores(states, frozen, target, reading.temperature)
             return logprobs, entropy, logprobs.detach()
 
         def chunk(part: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,13 +137,15 @@ class TreeModel:
         ]
         return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts]), torch.cat([p[2] for p in parts])
 
-    def _reads_frozen_head(self, states: Tensor, reading: Reading) -> bool:
-        """Whether logits are wanted for nothing but log-probabilities, and the head for no gradient."""
-        if type(self.head) is not torch.nn.Linear or reading.statistic is not None:
-            return False
-        weight = self.head.weight
-        learns = torch.is_grad_enabled() and (weight.requires_grad or (reading.entropy and reading.differentiable))
-        return not learns and self.autocast is None and states.dtype == weight.dtype == torch.float32
+    def _frozen_head(self, states: Tensor, reading: Reading) -> torch.nn.Linear | None:
+        """The head, where it gets no gradient and logits are wanted for nothing but log-probabilities."""
+        head = self.head
+        if type(head) is not torch.nn.Linear or reading.statistic is not None or self.autocast is not None:
+            return None
+        learns = head.weight.requires_grad or (reading.entropy and reading.differentiable)
+        if torch.is_grad_enabled() and learns:
+            return None
+        return head if states.dtype == head.weight.dtype == torch.float32 else None
 
     def _computing(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
