@@ -6,6 +6,7 @@ import asyncio
 import copy
 import importlib.util
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,6 +42,7 @@ CONTEXT = 8192
 # Seconds of work for the server, of which the tests wait for the first few tokens only.
 LONG = 1000
 POLL = 0.01
+LABEL = "vllm.label.json"
 SMALL = ServerSettings(kv_cache_bytes=64 << 20)
 PROMPT = token_ids(np.random.default_rng(1).integers(0, VOCABULARY, 24))
 
@@ -51,6 +53,10 @@ class World:
     publisher: VllmPublisher
     model: Any
     folder: Path
+    failing: asyncio.Task[str]
+    "What a server that cannot start was found to say."
+    orphan: asyncio.Task[int]
+    "The process group of a server whose owner was killed."
 
     def scores(self, tokens: TokenIds, temperature: float = 1.0) -> Floats:
         """What transformers says under the weights that the learner's model holds now."""
@@ -119,11 +125,18 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     folder = tmp_path_factory.mktemp("vllm")
     model = make_model(folder / "model")
     engine = make_engine(folder / "model", folder / "run")
-    made = World(engine, VllmPublisher(engine, folder / "run", lambda tokens: made.scores(tokens)), model, folder)
-    await engine.start()
+    publisher = VllmPublisher(engine, folder / "run", lambda tokens: made.scores(tokens))
+    # Side by side: what these tests take is above all the starts of servers.
+    failing = asyncio.create_task(failed_start(folder))
+    orphan = asyncio.create_task(orphaned(folder))
+    made = World(engine, publisher, model, folder, failing, orphan)
     try:
+        await engine.start()
         yield made
     finally:
+        for other in (failing, orphan):
+            other.cancel()
+        await asyncio.gather(failing, orphan, return_exceptions=True)
         await engine.close()
         await made.publisher.close()
 
@@ -368,11 +381,23 @@ async def test_a_killed_server_is_a_fault_and_comes_back_with_the_latest_weights
 
 
 async def test_a_server_that_cannot_start_says_why(world: World) -> None:
-    engine = make_engine(world.folder / "model", world.folder / "bad")
-    engine.options = type(engine.options)(world.folder / "model", dtype="float17")
-    with pytest.raises(InfrastructureFault, match=r"(?s)exit code 2.*vllm\.log.*float17") as caught:
+    said = await world.failing
+    assert re.search(r"(?s)exit code 2.*vllm\.log.*float17", said)
+    assert len(said) < 6000
+
+
+async def failed_start(folder: Path) -> str:
+    engine = make_engine(folder / "model", folder / "bad")
+    engine.options = type(engine.options)(folder / "model", dtype="float17")
+    with pytest.raises(InfrastructureFault) as caught:
         await engine.start()
-    assert len(str(caught.value)) < 6000
+    return str(caught.value)
+
+
+async def test_a_killed_owner_leaves_no_process(world: World) -> None:
+    group = await world.orphan
+    label = world.folder / "orphan" / LABEL
+    await until(lambda: not label.exists() and not vllm_warden.group_alive(group), seconds=30)
 
 
 OWNER = """
@@ -384,18 +409,18 @@ asyncio.run(VllmEngine(sys.argv[1], log_folder=sys.argv[2], dtype="float32", max
 """
 
 
-async def test_a_killed_owner_leaves_no_process(world: World) -> None:
-    folder = world.folder / "orphan"
-    owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, str(world.folder / "model"), str(folder))
-    label = folder / "vllm.label.json"
+async def orphaned(folder: Path) -> int:
+    label = folder / "orphan" / LABEL
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNER, str(folder / "model"), str(folder / "orphan")
+    )
     try:
         # The server and its engine.
         await until(lambda: label.exists() and len(vllm_warden.members(vllm_warden.labelled(label))) >= 2, seconds=120)
+        return vllm_warden.labelled(label)
     finally:
         owner.kill()
         await owner.wait()
-    group = vllm_warden.labelled(label)
-    await until(lambda: not label.exists() and not vllm_warden.group_alive(group), seconds=30)
 
 
 async def under_way(world: World, requests: Sequence[asyncio.Task[Completion]]) -> None:
