@@ -54,6 +54,11 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "curated": {
         "dapo": "clip-higher, token mean, no group of equal returns",
     },
+    "shaped": {
+        "spo": "single stream: against the task's own past",
+        "unlikeliness": "rare successes are worth more",
+        "aspo": "successes gain by calling a tool early",
+    },
     "custom": {
         "custom": "credit rules and a loss by name",
     },
@@ -79,6 +84,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "lp_reg": "protects rare tokens that may be sparks",
         "high_entropy": "only the tokens of highest entropy learn",
         "d3s": "varied trajectories, and of them uncertain tokens",
+        "gtpo": "tokens that good and bad share are not pushed down",
         "entropy_steps": "only the steps of highest entropy learn (DART)",
     },
     "offpolicy": {
@@ -93,6 +99,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "opmd": "mirror descent without a ratio",
         "rec": "REINFORCE within a ring of ratios",
         "nft": "likelihood of successes and of implied failures",
+        "vespo": "REINFORCE with a soft kernel of the trajectory's weight",
         "vcpo": "learning rate by effective sample size, baseline of least variance",
     },
     "distillation": {
@@ -163,8 +170,17 @@ def agentrl_context_policies() -> Factories:
 
 @hookimpl
 def agentrl_samplers() -> Factories:
-    target = "agentrl.tasks.samplers:SequentialSampler"
-    return {"sequential": Lazy(target, summary="every task once an epoch, shuffled in windows")}
+    categories, rates = "agentrl.tasks.curricula", "agentrl.tasks.priorities"
+    return {
+        "sequential": Lazy(
+            "agentrl.tasks.samplers:SequentialSampler", summary="every task once an epoch, shuffled in windows"
+        ),
+        "sec": Lazy(f"{categories}:SoftmaxSampler", summary="a softmax bandit over categories, by mean |A| (SEC)"),
+        "dump": Lazy(f"{categories}:OptimisticSampler", summary="by an upper bound of a category's mean |A| (DUMP)"),
+        "staged": Lazy(f"{categories}:StagedSampler", summary="categories open one by one as they are won"),
+        "pcl": Lazy(f"{rates}:MediumSampler", summary="of several tasks those that are won half of the time (PCL)"),
+        "priority": Lazy(f"{rates}:PrioritySampler", summary="tasks by the spread of their outcomes (SPO)"),
+    }
 
 
 @hookimpl
@@ -226,6 +242,7 @@ def agentrl_losses() -> Factories:
         "sapo": "a sigmoid gate in place of a clip",
         "gmpo": "the geometric mean of clipped ratios",
         "nft": "likelihood of successes and of implied failures",
+        "vespo": "REINFORCE with a soft kernel of the weight",
         "negative_log_likelihood": "imitation of the given tokens",
     }
     regions = {

@@ -17,19 +17,21 @@ from agentrl.credit.turns import generalised_advantages
 from agentrl.errors import ConfigError, TrainingError
 from agentrl.losses import aggregation
 from agentrl.losses.aggregation import Aggregation
-from agentrl.protocols import Stateful
 from agentrl.rollout.takeover import Takeover
+from agentrl.stateful import Named, held, restore, states
 from agentrl.training.settings import CriticSettings as CriticSettings
 from agentrl.types import JSON, Floats, Group, TokenIds
 
 if TYPE_CHECKING:
     from agentrl.losses.objective import Objective
 
-AggregationName = Literal["token_mean", "trajectory_mean", "step_mean", "trajectory_sum"]
+AggregationName = Literal["token_mean", "trajectory_mean", "step_mean", "prompt_mean", "trajectory_sum"]
 Proximal = Literal["behavior", "current", "recompute"]
 CorrectionName = Literal["none", "truncated", "masked"]
 Curation = Callable[[Sequence[Group]], Sequence[Group]]
 "Which trajectories are trained on (stage S5): groups with members dropped, added or replaced."
+Keep = Callable[[Group], bool]
+"Whether a complete group is worth its place in a batch (stage S5); for one that is not another is played."
 Shaping = Callable[[Sequence[Group], StepTable], StepTable]
 "New rewards or anchors for the table of these groups (stages S2 and S3); rows keep their order."
 BatchColumn = Callable[[TrainingBatch], Floats]
@@ -85,6 +87,8 @@ class Method:
     "Per-token denominators (S10)."
     objective: Callable[[], Objective]
     "Called once by the learner, so that credit can be computed without torch."
+    keep: Keep | None = None
+    "Asked by the collector before the batch is cut; None keeps every group."
     curations: tuple[Curation, ...] = ()
     shapings: tuple[Shaping, ...] = ()
     token_credits: tuple[BatchColumn, ...] = ()
@@ -100,24 +104,25 @@ class Method:
     "Which turns its teacher takes over."
 
     def columns(self, groups: Sequence[Group], teacher_prompts: Mapping[str, TokenIds] | None = None) -> TrainingBatch:
-        """The groups that are trained on, as columns without credit (S2, S3, S5).
+        """The groups that are trained on, as columns without credit (S2, S3, S5); empty where no group is left.
 
         `teacher_prompts`, by step, are the prompts with the method's hint.
         """
         for curation in self.curations:
             groups = curation(groups)
+        if not groups:
+            return build_batch(())
         table = build_table(groups)
-        if self.needs.anchors and not self.shapings and not np.any(table.anchor >= 0):
-            raise TrainingError(
-                f"the method {self.name!r} compares steps that were taken in equal states, and the environment gives "
-                "no state keys. Give it a `state_key`, or choose a method without anchors (grpo, step_return)."
-            )
         for shaping in self.shapings:
             table = shaping(groups, table)
+        if self.needs.anchors and not np.any(table.anchor >= 0):
+            raise TrainingError(self._lacks_anchors())
         return build_batch(groups, table, teacher_prompts)
 
     def assign(self, batch: TrainingBatch) -> TrainingBatch:
         """The columns with advantages, weights and global denominators; parts with a memory take the batch in."""
+        if not len(batch.table):
+            return batch
         scale = self.aggregation(batch.table, batch.columns)
         ones = np.ones(len(batch.columns), np.float32)
         batch = with_credit(batch, self.credit(batch.table), ones, scale)
@@ -132,34 +137,44 @@ class Method:
 
     def targets(self, table: StepTable) -> Doubles:
         """What the critic learns: `A + V` of its own discount and trace, shape [rows]."""
-        assert self.critic is not None and table.value is not None
+        if self.critic is None or table.value is None:
+            raise TrainingError(f"the method {self.name!r} has no critic to teach, or the batch none of its values.")
         return generalised_advantages(table, self.critic.gamma, self.critic.trace) + table.value
 
     def batch(self, groups: Sequence[Group]) -> TrainingBatch:
         """`assign` of `columns`: everything, where no critic stands between."""
         return self.assign(self.columns(groups))
 
-    def check(self, group_size: int) -> None:
-        """Raises `ConfigError` where a run of this shape cannot give what the method needs."""
+    def check(self, group_size: int, *, state_keys: bool = True) -> None:
+        """Raises `ConfigError` where a run of this shape cannot give what the method needs.
+
+        state_keys: the environment names its states.
+        """
         if group_size < self.needs.group:
             raise ConfigError(
                 f"rollout.group_size is {group_size}; the method {self.name!r} compares at least {self.needs.group} "
-                "trajectories of a task. Raise it, or choose a method without a group baseline."
+                "trajectories of a task. Raise it, or choose a method without a group baseline (spo, steppo, "
+                "reinforce_plus_plus)."
             )
+        if self.needs.anchors and not state_keys:
+            raise ConfigError(self._lacks_anchors())
+
+    def _lacks_anchors(self) -> str:
+        return (
+            f"the method {self.name!r} compares steps that were taken in equal states, and the environment gives no "
+            "state keys. Give it a `state_key`, choose gigpo_similar, or a method without anchors (grpo, step_return)."
+        )
 
     def state(self) -> JSON:
         """Of the parts that keep one, by their place."""
-        return {name: part.state() for name, part in self._parts() if isinstance(part, Stateful)}
+        return states(self._parts())
 
     def restore(self, state: Mapping[str, JSON]) -> None:
-        for name, part in self._parts():
-            if name in state and isinstance(part, Stateful):
-                part.restore(state[name])
+        restore(self._parts(), state)
 
-    def _parts(self) -> Iterator[tuple[str, object]]:
-        yield "credit", self.credit
-        for kind in ("curations", "shapings", "token_credits", "token_weights"):
-            yield from ((f"{kind}.{place}", part) for place, part in enumerate(getattr(self, kind)))
+    def _parts(self) -> Iterator[Named]:
+        for kind in ("credit", "keep", "curations", "shapings", "token_credits", "token_weights"):
+            yield from held(kind, getattr(self, kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,5 +234,6 @@ def aggregate_by(name: AggregationName) -> Aggregation:
         "token_mean": aggregation.token_mean,
         "trajectory_mean": aggregation.trajectory_mean,
         "step_mean": aggregation.step_mean,
+        "prompt_mean": aggregation.prompt_mean,
         "trajectory_sum": aggregation.trajectory_sum,
     }[name]

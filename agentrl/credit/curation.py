@@ -1,13 +1,14 @@
 """Which trajectories are trained on (stage S5): groups in, groups with members dropped out.
 
-A group left with fewer than two members has no baseline and is dropped. Nothing here refills a batch: the
-collector's keep hook does.
+A group left with fewer than two members has no baseline and is dropped, and the batch is smaller by it; a `Keep` is
+asked before the batch is cut, so another group is played in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -15,11 +16,27 @@ from agentrl.types import Group, Status, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
+class Varied:
+    """A `Keep`: the members differ in their return, or in whether they succeeded (DAPO's dynamic sampling).
+
+    A penalty in the reward makes the returns of a group of successes differ; by "success" it is dropped all the same.
+    """
+
+    by: Literal["return", "success"] = "return"
+
+    def __call__(self, group: Group) -> bool:
+        values = [float(t.success) if self.by == "success" else t.reward for t in group.trajectories]
+        return len(set(values)) > 1
+
+
+@dataclass(frozen=True, slots=True)
 class DropEqual:
-    """Drop groups whose returns are all equal, so that they leave the denominators too (DAPO without the refill)."""
+    """Drop groups that `varied` would not keep, so that they leave the denominators too (DAPO without the refill)."""
+
+    varied: Varied = Varied()
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
-        return [group for group in groups if np.ptp([t.reward for t in group.trajectories] or [0.0]) > 0]
+        return [group for group in groups if self.varied(group)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class RelativeCredit:
 
 @dataclass(frozen=True, slots=True)
 class SignalScaledCredit:
-    """The difference from the mean, scaled up by the share of trajectories in groups that tell something (GPG)."""
+    """The difference from the mean times `B / (B - M)`, M of the B trajectories in groups that tell nothing (GPG)."""
 
     def __call__(self, table: StepTable) -> Doubles:
         found = outcomes(table)
@@ -104,7 +104,8 @@ class TokenReturns:
 
 
 def _beta_density(at: Doubles, observed: Doubles) -> Doubles:
-    mean, variance = float(observed.mean()), float(observed.var())
+    # Unbiased, as in the public code. Of one group there is none.
+    mean, variance = float(observed.mean()), float(observed.var(ddof=1)) if len(observed) > 1 else 0.0
     most = mean * (1.0 - mean)
     if not 0.0 < variance < most:
         return np.ones_like(at)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from agentrl.batch import UpdateColumns
-from agentrl.protocols import Stateful
+from agentrl.stateful import Named, held, restore, states
 from agentrl.types import JSON, Floats
 
 Proximal = Literal["behavior", "current", "recompute"]
@@ -169,23 +169,14 @@ class Objective:
 
     def state(self) -> JSON:
         """Of the parts that keep one, by their place."""
-        return {name: part.state() for name, part in self._stateful()}
+        return states(self._parts())
 
     def restore(self, state: Mapping[str, JSON]) -> None:
-        for name, part in self._stateful():
-            if name in state:
-                part.restore(state[name])
+        restore(self._parts(), state)
 
-    def _parts(self) -> Iterator[tuple[str, object]]:
-        yield from (("ratio", self.ratio), ("surrogate", self.surrogate), ("correction", self.correction))
-        for place, term in enumerate(self.regularisers):
-            yield from ((f"regulariser.{place}", term.loss), (f"regulariser.{place}.weight", term.weight))
-        yield from ((f"credit.{place}", part) for place, part in enumerate(self.credits))
-        yield from ((f"weight.{place}", part) for place, part in enumerate(self.weights))
-        yield "gate", self.gate
-
-    def _stateful(self) -> Iterator[tuple[str, Stateful]]:
-        return ((name, part) for name, part in self._parts() if isinstance(part, Stateful))
+    def _parts(self) -> Iterator[Named]:
+        for kind in ("ratio", "surrogate", "correction", "regularisers", "credits", "weights", "gate"):
+            yield from held(kind, getattr(self, kind))
 
     def _observers(self) -> Iterator[Observer]:
         return (part for _, part in self._parts() if isinstance(part, Observer))

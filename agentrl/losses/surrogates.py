@@ -150,6 +150,24 @@ def nft(*, floor: float = 1.0) -> Surrogate:
     return loss
 
 
+def vespo(*, positive: tuple[float, float] = (2.0, 3.0), negative: tuple[float, float] = (3.0, 2.0)) -> Surrogate:
+    """`-sg(phi(w)) A log pi` with `phi(w) = w^k e^(lambda (1 - w))`, k and lambda by the sign of A (VESPO, 2026).
+
+    phi is 1 at w = 1 and falls on both sides of its top at `k / lambda`. The paper's w is `sequence_prod` against the
+    sampler.
+    """
+
+    def loss(log_ratio: Tensor, inputs: LossInputs) -> LossOutput:
+        log_weight = log_ratio.detach().clamp(-20.0, 20.0)
+        good = inputs.advantage >= 0
+        power = torch.where(good, log_weight.new_tensor(positive[0]), log_weight.new_tensor(negative[0]))
+        rate = torch.where(good, log_weight.new_tensor(positive[1]), log_weight.new_tensor(negative[1]))
+        kernel = torch.exp(power * log_weight + rate * (1.0 - log_weight.exp()))
+        return LossOutput(-kernel * inputs.advantage * inputs.logprobs, {"kernel_mean": kernel.sum()})
+
+    return loss
+
+
 def negative_log_likelihood() -> Surrogate:
     """`-log pi`: supervised fine-tuning; the advantage is not looked at."""
 

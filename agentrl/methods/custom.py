@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentrl.credit.rules import WeightedSum
+from agentrl.credit.rules import AnchorCredit, WeightedSum
 from agentrl.errors import ConfigError
-from agentrl.method import AggregationName, Method, Proximal, aggregate_by
+from agentrl.method import AggregationName, Method, Needs, Proximal, aggregate_by
 from agentrl.plugins import Host
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def custom(
         terms.append((float(entry.get("weight", 1.0)), rule))
     chosen = {"name": "clipped"} if loss is None else loss
     objective = partial(_objective, host, _name(chosen, "[method] loss"), _options(chosen), proximal)
-    return Method("custom", WeightedSum(tuple(terms)), aggregate_by(aggregate), objective)
+    needs = Needs(anchors=any(isinstance(rule, AnchorCredit) for _, rule in terms))
+    return Method("custom", WeightedSum(tuple(terms)), aggregate_by(aggregate), objective, needs=needs)
 
 
 def _objective(host: Host, name: str, options: dict[str, Any], proximal: Proximal) -> Objective:

@@ -13,7 +13,7 @@ from agentrl.credit.baselines import Scale
 from agentrl.credit.curation import MaximumVariance
 from agentrl.credit.rules import EpisodeCredit
 from agentrl.losses import aggregation
-from agentrl.method import CLIPPED, Clipped, Method
+from agentrl.method import CLIPPED, Clipped, Method, Needs
 
 if TYPE_CHECKING:
     from agentrl.losses.objective import Objective
@@ -161,6 +161,7 @@ def d3s(
         aggregation.token_mean,
         build,
         curations=(MaximumVariance(size),),
+        needs=Needs(group=max(size, 2)),
         paper="arXiv:2509.22115",
     )
 
@@ -181,4 +182,32 @@ def entropy_steps(
         weights = (selection.EntropySteps(share),)
         return replace(built, correction=corrections.truncated(high=cap), weights=weights)
 
-    return Method("entropy_steps", EpisodeCredit(scale=scale), aggregation.step_mean, build)
+    rule = EpisodeCredit(scale=scale)
+    return Method("entropy_steps", rule, aggregation.step_mean, build, paper="arXiv:2509.23866")
+
+
+def gtpo(
+    *,
+    amplify: float = 2.0,
+    limit: float = 0.693,
+    price: float = 0.1,
+    scale: Scale = "group",
+    objective: Clipped = CLIPPED,
+) -> Method:
+    """GTPO (Simoni et al. 2025): tokens that good and bad trajectories share at their edges are not pushed down.
+
+    They get no weight in bad trajectories and `amplify` in good ones. Trajectories with a mean entropy above `limit`,
+    ln 2 nats, are dropped, the others pay `price` a nat. Numbers are the public code's, for trained models: where
+    every trajectory is above the limit nothing is learned, and the report says so.
+    """
+
+    def build() -> Objective:
+        from agentrl.losses import conflicts
+
+        return replace(
+            objective.build(),
+            credits=(conflicts.EntropyCharge(price),),
+            weights=(conflicts.ConflictTokens(amplify), conflicts.CalmTrajectories(limit)),
+        )
+
+    return Method("gtpo", EpisodeCredit(scale=scale), aggregation.trajectory_mean, build, paper="arXiv:2508.03772")

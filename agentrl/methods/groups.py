@@ -5,6 +5,8 @@ Every preset is a choice of baseline, scale, denominators and objective; the num
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from agentrl.credit.baselines import Scale, Whitening
 from agentrl.credit.outcome import (
     BetaNormalisedCredit,
@@ -18,6 +20,9 @@ from agentrl.credit.rules import CreditRule, EpisodeCredit
 from agentrl.credit.turns import ReturnToGo
 from agentrl.losses.aggregation import constant
 from agentrl.method import CLIPPED, AggregationName, Clipped, Method, Needs, aggregate_by
+
+if TYPE_CHECKING:
+    from agentrl.losses.objective import Objective
 
 LOOP_CLIP = Clipped(low=0.2, high=0.2, dual=None)
 "PPO's own clip."
@@ -95,9 +100,16 @@ def maxrl(*, objective: Clipped = CLIPPED) -> Method:
     return _mean_over_tokens("maxrl", RelativeCredit(), objective, "")
 
 
-def gpg(*, objective: Clipped = CLIPPED) -> Method:
-    """Differences scaled up for the groups that told nothing (GPG, Chu et al. 2025)."""
-    return _mean_over_tokens("gpg", SignalScaledCredit(), objective, "arXiv:2504.02546")
+def gpg() -> Method:
+    """The plain policy gradient on differences scaled up for the groups that told nothing (GPG, Chu et al. 2025)."""
+
+    def build() -> Objective:
+        from agentrl.losses import surrogates
+        from agentrl.losses.objective import Objective, token_ratio
+
+        return Objective(token_ratio, surrogates.reinforce())
+
+    return Method("gpg", SignalScaledCredit(), aggregate_by("token_mean"), build, paper="arXiv:2504.02546")
 
 
 def bnpo(*, objective: Clipped = CLIPPED) -> Method:

@@ -281,6 +281,27 @@ def vcpo(*, high: float = 2.0, level: Level = "trajectory") -> Method:
     return Method("vcpo", EpisodeCredit(scale="none"), aggregation.trajectory_mean, build, paper="arXiv:2602.17616")
 
 
+def vespo(
+    *,
+    positive: tuple[float, float] = (2.0, 3.0),
+    negative: tuple[float, float] = (3.0, 2.0),
+    scale: Scale = "group",
+    aggregate: AggregationName = "token_mean",
+) -> Method:
+    """VESPO (2026): REINFORCE with a soft kernel `w^k e^(lambda (1 - w))` of the whole trajectory's weight w.
+
+    `positive` and `negative` are k and lambda by the sign of the advantage; the numbers are the public code's.
+    """
+
+    def build() -> Objective:
+        from agentrl.losses import ratios, surrogates
+        from agentrl.losses.objective import Objective
+
+        return Objective(ratios.sequence_prod, surrogates.vespo(positive=positive, negative=negative))
+
+    return Method("vespo", EpisodeCredit(scale=scale), aggregate_by(aggregate), build, paper="arXiv:2602.10693")
+
+
 def _recomputed(given: Clipped, correction: Correction | None, weights: tuple[TokenWeight, ...] = ()) -> Objective:
     built = replace(given, proximal="recompute", correction="none").build()
     return replace(built, correction=correction, weights=weights)

@@ -84,7 +84,7 @@ def dart(*, objective: Clipped = DART_CLIP) -> Method:
     preset.
     """
     rule = EpisodeCredit(statistics="pooled")
-    return Method("dart", rule, aggregate_by("token_mean"), objective.build)
+    return Method("dart", rule, aggregate_by("token_mean"), objective.build, paper="arXiv:2509.23866")
 
 
 def step_return(
@@ -110,7 +110,7 @@ def steppo(*, critic: CriticSettings = CRITIC, objective: Clipped = CLIPPED) -> 
 
 def igpo(*, gamma: float = 1.0, objective: Clipped = CLIPPED) -> Method:
     """Turn rewards normalised over the group, then summed ahead (IGPO); add the reward model of information gain."""
-    return Method("igpo", TurnCredit(gamma), aggregate_by("token_mean"), objective.build)
+    return Method("igpo", TurnCredit(gamma), aggregate_by("token_mean"), objective.build, paper="arXiv:2510.14967")
 
 
 def eapo(*, gamma: float = 0.995, objective: Clipped = CLIPPED) -> Method:
@@ -118,7 +118,8 @@ def eapo(*, gamma: float = 0.995, objective: Clipped = CLIPPED) -> Method:
 
     Rows are not thrown away to reach a multiple of the ranks, as denominators are global here.
     """
-    return Method("eapo", StepReturnCredit(gamma=gamma), aggregate_by("token_mean"), objective.build)
+    rule = StepReturnCredit(gamma=gamma)
+    return Method("eapo", rule, aggregate_by("token_mean"), objective.build, paper="arXiv:2511.07327")
 
 
 def normalised_terms(*, weights: dict[str, float], objective: Clipped = CLIPPED) -> Method:

@@ -14,6 +14,7 @@ from typing import Any
 from agentrl.config import check_parts
 from agentrl.errors import ConfigError, TrainingError
 from agentrl.hooks import RunInfo
+from agentrl.method import Method
 from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
 from agentrl.protocols import Engine, LearnerSide, WeightPublisher
@@ -36,7 +37,7 @@ from agentrl.runs.run import Parts, Plan, TrainingRun
 from agentrl.sections import Config
 from agentrl.store.ledger import Ledger
 from agentrl.training.metrics import MetricsLog
-from agentrl.types import Status, Trajectory
+from agentrl.types import Group, Status, Trajectory
 
 EVALUATION_SEED = 1_000_003
 "Evaluations sample with seeds of their own."
@@ -66,6 +67,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     async with AsyncExitStack() as stack:
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
+        given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
+        sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         policy = await build_policy(blueprint)
         head = ledger.head()
         if head is not None:
@@ -80,15 +83,13 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         advised = _advised(blueprint, engine, policy, stack)
         player = advised(await _player(blueprint, engine, policy, stack))
         rollout = await stack.enter_async_context(training_rollout(blueprint, player, terms))
-        given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
-        sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         collector = Collector(
             rollout,
             blueprint.part("strategies", config.rollout.strategy, "[rollout] strategy"),
             sampler,
             ledger,
             _shape(config),
-            keep=lambda group: False not in host.events.agentrl_keep_group(group=group),
+            keep=partial(_keeps, host, policy.method),
         )
         state = ledger.resume(version, config.rollout.max_staleness)
         if head is not None:
@@ -251,6 +252,12 @@ def _supervision(config: Config) -> Supervision:
     return Supervision(
         environment_slots=rollout.environments, engine_slots=rollout.concurrency, attempts=rollout.retries + 1
     )
+
+
+def _keeps(host: Host, method: Method, group: Group) -> bool:
+    """The method first: a plugin is asked about groups that would be trained on."""
+    wanted = method.keep is None or method.keep(group)
+    return wanted and False not in host.events.agentrl_keep_group(group=group)
 
 
 def _announce(host: Host, trajectory: Trajectory) -> None:

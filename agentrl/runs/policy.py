@@ -24,7 +24,7 @@ from agentrl.runs.warm_start import Demonstrations, demonstrate, describe, recor
 from agentrl.sections import Experience
 from agentrl.store.ledger import Ledger
 from agentrl.training.memory import release, retain
-from agentrl.types import ToolSpec
+from agentrl.types import Observation, ToolSpec
 
 
 @dataclass(slots=True)
@@ -48,7 +48,9 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     if device == "cpu":
         retain()
     method: Method = blueprint.part("methods", config.method, "[method]", {"host": blueprint.host})
-    method.check(config.rollout.group_size)
+    shown, tools = await _first_look(blueprint)
+    # Before the warm start, which takes minutes.
+    method.check(config.rollout.group_size, state_keys=shown.state_key is not None)
     if config.experience is not None and (method.critic or method.hint or method.takeover):
         raise ConfigError(
             f"the method {method.name!r} needs weights that learn (a critic, a hint or a teacher's turns), and with "
@@ -61,7 +63,7 @@ async def build_policy(blueprint: Blueprint) -> Policy:
     else:
         learner = _experience(config.experience, load_model(start, dtype=config.model.dtype, device=device))
     renderer = make_policy_renderer(blueprint, start)
-    test = self_test(renderer, await _tools(blueprint))
+    test = self_test(renderer, tools)
     if test.forks:
         blueprint.screen.note(f"render   {test}")
     return Policy(method, learner, renderer, start, device, lock, _critic(blueprint, method, start, device))
@@ -206,14 +208,13 @@ def _critic(blueprint: Blueprint, method: Method, start: Path, device: str) -> A
     return TorchCritic(model, method.critic, micro_batch_tokens=blueprint.config.training.micro_batch_tokens)
 
 
-async def _tools(blueprint: Blueprint) -> Sequence[ToolSpec]:
-    """The tools of the first training task."""
+async def _first_look(blueprint: Blueprint) -> tuple[Observation, Sequence[ToolSpec]]:
+    """What the first training task shows, and its tools."""
     environment = blueprint.environment()
     try:
         task = next(iter(environment.tasks("train")), None)
         if task is None:
             raise ConfigError("the environment has no tasks in its split 'train'.")
-        await environment.reset(task)
-        return environment.tools()
+        return await environment.reset(task), environment.tools()
     finally:
         await environment.close()

@@ -136,6 +136,8 @@ class TorchLearner:
         Of the metrics, loss, gradient norm and clipping are means over the minibatches; all else is over the batch.
         """
         started = time.perf_counter()
+        if not len(batch.columns):
+            return UpdateReport(False, "the method kept no group, or none of them sampled a token", {})
         if not batch.has_signal and not (self._prepares and self._prepares.credits):
             return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
         before = self.version

@@ -56,6 +56,18 @@ def test_a_key_or_a_name_that_cannot_be(bench, override, said):
     assert not bench.run_folder.exists()
 
 
+def test_a_method_with_anchors_where_states_have_no_names(tmp_path):
+    nameless = LAMPS.replace('    def state_key(self):\n        return " ".join(self.given)\n', "")
+    assert nameless != LAMPS
+    ended = make_bench(tmp_path / "bench", plugin=nameless).train(*QUICK)
+    refused(ended, "'gigpo' compares steps that were taken in equal states", "choose gigpo_similar")
+    assert "warm-up" not in ended.out
+
+
+def test_a_curriculum_over_one_category(bench):
+    refused(bench.train('rollout.sampler="sec"', *QUICK), "all of the first", "are of the category 'train'", "by")
+
+
 def test_a_model_that_is_not_there(bench):
     away = RECIPE.replace('name = "tiny"\nhidden = 32\nlayers = 1\nheads = 1', 'path = "smollm9"')
     (bench.folder / "away.toml").write_text(away)

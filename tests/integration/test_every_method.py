@@ -36,6 +36,8 @@ NAMES = sorted(entry.name for entry in HOST.entries("methods"))
 OPTIONS: dict[str, dict[str, Any]] = {
     "custom": {"credit": [{"name": "episode"}, {"name": "anchor", "weight": 0.5}]},
     "normalised_terms": {"weights": {"success": 1.0}},
+    # An untrained model is nowhere as sure as the default asks.
+    "gtpo": {"limit": 10.0},
 }
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from fakes_rollout import Engine, Renderer, World, jitter, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrl.protocols import TaskSampler
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
@@ -24,6 +25,8 @@ from agentrl.rollout.limits import Supervision
 from agentrl.rollout.strategies.independent import Independent
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.store.ledger import Ledger
+from agentrl.tasks.curricula import OptimisticSampler, SoftmaxSampler, StagedSampler
+from agentrl.tasks.priorities import MediumSampler, PrioritySampler
 from agentrl.tasks.samplers import SequentialSampler
 from agentrl.types import Group, Task
 
@@ -70,8 +73,18 @@ def tasks_in_order() -> list[Task]:
     return [Task(f"t{i}", "counter", seed=i, data={"length": 1 + i % 3}) for i in range(11)]
 
 
+SAMPLERS: dict[str, Callable[[], TaskSampler]] = {
+    "sequential": lambda: SequentialSampler(tasks_in_order, seed=3),
+    "sec": lambda: SoftmaxSampler(tasks_in_order, 3, by="length"),
+    "dump": lambda: OptimisticSampler(tasks_in_order, 3, by="length"),
+    "staged": lambda: StagedSampler(tasks_in_order, 3, by="length", share=0.3, window=4),
+    "pcl": lambda: MediumSampler(tasks_in_order, 3),
+    "priority": lambda: PrioritySampler(tasks_in_order, 3),
+}
+
+
 async def life(
-    folder: Path, last: int, bound: int, batches: int, log: Path | None = None
+    folder: Path, last: int, bound: int, batches: int, log: Path | None = None, kind: str = "sequential"
 ) -> list[tuple[int, list[Group]]]:
     """One process: resume, train, checkpoint every second batch. Returns the batches that it trained on."""
     trained: list[tuple[int, list[Group]]] = []
@@ -80,7 +93,7 @@ async def life(
         head = ledger.head()
         engine = Engine(latency=jitter(last))
         engine.version = head.update if head else 0
-        sampler = SequentialSampler(tasks_in_order, seed=3)
+        sampler = SAMPLERS[kind]()
         if head:
             sampler.restore(head.sampler)
         state = ledger.resume(engine.version, bound)
@@ -111,11 +124,13 @@ def uneven(group: Group) -> bool:
     return int(group.task.id[1:]) != 4
 
 
-async def lives(folder: Path, kills: Sequence[int], bound: int, batches: int) -> dict[int, list[Group]]:
+async def lives(
+    folder: Path, kills: Sequence[int], bound: int, batches: int, kind: str = "sequential"
+) -> dict[int, list[Group]]:
     """What the surviving line of history trained on: a batch after the head is trained again."""
     trained: dict[int, list[Group]] = {}
     for last in [*kills, 10**9]:
-        trained |= dict(await life(folder, last, bound, batches))
+        trained |= dict(await life(folder, last, bound, batches, kind=kind))
     return trained
 
 
@@ -126,6 +141,17 @@ def test_killed_and_resumed_runs_equal_an_undisturbed_one_number_for_number(kill
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         disturbed = asyncio.run(lives(Path(one) / "run", kills, bound=0, batches=6))
         calm = asyncio.run(lives(Path(two) / "run", [], bound=0, batches=6))
+    assert numbers([disturbed[update] for update in range(1, 7)]) == numbers([calm[update] for update in range(1, 7)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLERS if kind != "sequential"])
+@settings(max_examples=4, deadline=None)
+@given(kills=st.lists(st.integers(4, 30), min_size=1, max_size=3))
+def test_a_curriculum_goes_on_after_kills_as_if_nothing_had_happened(kind: str, kills: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        disturbed = asyncio.run(lives(Path(one) / "run", kills, 0, 6, kind))
+        calm = asyncio.run(lives(Path(two) / "run", [], 0, 6, kind))
     assert numbers([disturbed[update] for update in range(1, 7)]) == numbers([calm[update] for update in range(1, 7)])
 
 

@@ -35,7 +35,7 @@ from agentrl.credit.turns import (
 )
 from agentrl.errors import TrainingError
 from agentrl.method import Method
-from agentrl.methods import curated, groups, steps
+from agentrl.methods import entropy, groups, steps
 from agentrl.types import Group, Status, Task, Trajectory
 
 Rule = Callable[[StepTable], Doubles]
@@ -131,6 +131,16 @@ def test_igpo_normalises_all_turns_of_a_group_and_sums_ahead() -> None:
     np.testing.assert_allclose(got, want, atol=1e-9)
 
 
+def test_igpos_public_code_normalises_by_the_first_turn_and_the_paper_does_not() -> None:
+    """Its published numbers: no turn reaches another, and all are measured by the mean and deviation of the first."""
+    table = flat_table([[0.3, 1.0], [-0.1, 0.0]])
+    first = table.reward[table.index == 0]
+    published = (table.reward - first.mean()) / (first.std(ddof=1) + 1e-6)
+    np.testing.assert_allclose(published, [0.707104, 3.181969, -0.707104, -0.353552], atol=2e-6)
+    ours = TurnCredit(gamma=1.0)(table)
+    assert ours[0] > 0.99 * ours[1] and np.abs(ours).max() < 2.0, "a turn is credited with those after it"
+
+
 def test_maxrl_gpg_and_bnpo_by_hand() -> None:
     table = flat_table([[1.0], [0.0], [0.0], [0.0]])
     np.testing.assert_allclose(RelativeCredit()(table), [3, -1, -1, -1])
@@ -141,10 +151,10 @@ def test_maxrl_gpg_and_bnpo_by_hand() -> None:
         )
     )
     np.testing.assert_allclose(SignalScaledCredit()(two), [1, -1, 0, 0])
-    # Means .5 and 1: m = .75, v = .0625, strength 2, alpha = 1.5, beta = 7/6.
+    # Means .5 and 1: m = .75, v = .125, strength .5, alpha = 1 + .375 / 3, beta = 1 + .125 / 3.
     from math import gamma
 
-    density = 0.5**0.5 * 0.5 ** (1 / 6) * gamma(1.5 + 7 / 6) / (gamma(1.5) * gamma(7 / 6))
+    density = 0.5 ** (1 / 8 + 1 / 24) * gamma(1 + 1 / 8 + 1 + 1 / 24) / (gamma(1 + 1 / 8) * gamma(1 + 1 / 24))
     np.testing.assert_allclose(BetaNormalisedCredit()(two), [0.5 / density, -0.5 / density, 0, 0], atol=1e-9)
     with pytest.raises(TrainingError, match="from 0 to 1"):
         BetaNormalisedCredit()(flat_table([[2.0], [0.0]]))
@@ -324,7 +334,7 @@ PRESETS: list[Method] = [
     steps.eapo(),
     steps.normalised_terms(weights={"reward": 1.0}),
     steps.branch(),
-    curated.d3s(size=2),
+    entropy.d3s(size=2),
 ]
 
 

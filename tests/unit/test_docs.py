@@ -191,9 +191,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-def test_decisions_are_numbered_without_gaps_and_short() -> None:
+def test_decisions_are_numbered_once_and_short() -> None:
+    """A number is taken before its record is written, so one may still be on its way; none is taken twice."""
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    numbers = [int(page.name[:4]) for page in pages]
+    assert len(numbers) == len(set(numbers)) and numbers[0] == 1
     for page in pages:
         lines = page.read_text(encoding="utf-8").splitlines()
         assert len(lines) <= 40, page.name

@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from agentrl.errors import ConfigError
 from agentrl.losses.objective import Objective
 from agentrl.method import Clipped, Method
 from agentrl.methods import distillation, entropy, objectives, offpolicy
+from agentrl.plugins import load_host
 from agentrl.training.learner import LearnerSettings, TorchLearner
 from agentrl.training.logprobs import Reading
 from agentrl.training.packing import pack
@@ -61,13 +63,25 @@ PRESETS: dict[str, Callable[[], Method]] = {
     "vcpo": offpolicy.vcpo,
     "opd": distillation.opd,
     "opd extrapolated": functools.partial(distillation.opd, scale=1.5, reward=0.5),
+    "gtpo": functools.partial(entropy.gtpo, limit=100.0),
+    "vespo": offpolicy.vespo,
+}
+HOST = load_host()
+OPTIONS: dict[str, dict[str, Any]] = {
+    "custom": {"credit": [{"name": "episode"}]},
+    "normalised_terms": {"weights": {"reward": 1.0}},
+}
+REST = sorted({entry.name for entry in HOST.entries("methods")} - set(PRESETS))
+"Methods that differ in credit and take the loss of others."
+EVERY = PRESETS | {
+    name: functools.partial(HOST.create, "methods", name, OPTIONS.get(name, {}), given={"host": HOST}) for name in REST
 }
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_micro_batches_sum_to_the_whole(name: str) -> None:
     """Loss per token and gradient of everything, by trajectories, with what was decided on the whole update."""
-    objective = PRESETS[name]().objective()
+    objective = EVERY[name]().objective()
     for seed in (20, 21):
         objective.prepare(random_update(seed))  # a past, for what has one
     update = random_update(22)
@@ -82,9 +96,9 @@ def test_micro_batches_sum_to_the_whole(name: str) -> None:
         np.testing.assert_allclose(gradients, gradient, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_advantage_trains_nothing_but_what_asks_for_it(name: str) -> None:
-    objective = PRESETS[name]().objective()
+    objective = EVERY[name]().objective()
     update = random_update(23)
     update = replace(update, advantage=np.zeros_like(update.advantage))
     prepared = objective.prepare(update)
@@ -95,9 +109,9 @@ def test_no_advantage_trains_nothing_but_what_asks_for_it(name: str) -> None:
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_restored_objective_goes_on_as_the_one_that_was_saved(name: str) -> None:
-    first, second = PRESETS[name]().objective(), PRESETS[name]().objective()
+    first, second = EVERY[name]().objective(), EVERY[name]().objective()
     for seed in (24, 25):
         first.prepare(random_update(seed))
     second.restore(json.loads(json.dumps(first.state())))

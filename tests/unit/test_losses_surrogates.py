@@ -13,6 +13,7 @@ from torch import Tensor
 
 from agentrl.losses import ratios, surrogates, trust_regions
 from agentrl.losses.objective import LossInputs, Objective, Ratio, Surrogate, token_ratio
+from agentrl.plugins import load_host
 
 
 def loss_and_gradient(ratio: Ratio, surrogate: Surrogate, aggregation: str) -> tuple[float, Tensor]:
@@ -189,6 +190,9 @@ WEIGHTED: dict[str, Surrogate] = {
     "cispo": surrogates.cispo(),
     "topr": surrogates.topr(),
     "ring": trust_regions.ring(),
+    "vespo": surrogates.vespo(),
+    "cispo_between": surrogates.cispo_between(lowest=0.5, highest=2.0),
+    "likelihood": surrogates.negative_log_likelihood(),
     "reinforce": surrogates.reinforce(),
     "scaled": surrogates.scaled(surrogates.reinforce(), 0.5),
 }
@@ -207,6 +211,13 @@ def test_gradients_beside_a_detached_weight_agree_with_finite_differences(name: 
     WEIGHTED[name](token_ratio(inputs(logprobs)), inputs(logprobs)).loss.sum().backward()
     total(start).backward()
     np.testing.assert_allclose(logprobs.grad, start.grad, rtol=1e-9)
+
+
+def test_the_gradient_of_every_registered_loss_is_checked() -> None:
+    """By its own name or under the one that it has here."""
+    elsewhere = {"gmpo", "probability_bounded", "adaptive_clip", "negative_log_likelihood"}
+    known = {"gmpo", "dppo", "adaptive", "likelihood"} | elsewhere | set(SMOOTH) | set(WEIGHTED)
+    assert {entry.name for entry in load_host().entries("losses")} <= known
 
 
 def test_gmpos_tokens_add_up_to_the_gradient_of_the_geometric_mean() -> None:
@@ -228,7 +239,9 @@ def test_gmpos_tokens_add_up_to_the_gradient_of_the_geometric_mean() -> None:
     )
 
 
-@pytest.mark.parametrize("make", [*SMOOTH.values(), *WEIGHTED.values(), surrogates.gmpo()])
+@pytest.mark.parametrize(
+    "make", [*SMOOTH.values(), *(part for name, part in WEIGHTED.items() if name != "likelihood"), surrogates.gmpo()]
+)
 def test_no_advantage_no_gradient(make: Surrogate) -> None:
     update = random_update(3)
     for ratio in (token_ratio, ratios.sequence_geo, ratios.cumulative):
