@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentrl.plugins import Lazy
     from agentrl.tools import ToolError, tool
     from agentrl.types import Action, Group, Message, Observation, Step, StepResult, Task, ToolCall, Trajectory
+    from agentrl.venvs import OwnVenv
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "agentrl.hooks": ("hookimpl",),
     "agentrl.plugins": ("Lazy",),
     "agentrl.tools": ("ToolError", "tool"),
+    "agentrl.venvs": ("OwnVenv",),
     "agentrl.types": (
         "Action",
         "Group",
@@ -55,6 +57,7 @@ __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "Group",
     "hookimpl",
     "Lazy",
+    "OwnVenv",
     "AgentRLError",
 ]
 

@@ -46,10 +46,11 @@ class Adapter:
         self._specs = tuple(tool.spec for tool in self._tools.values())
         names = (*_HOOKS, *self._tools)
         self._own = {name for name in names if is_own(type(author), name)}
-        is_async = any(inspect.iscoroutinefunction(getattr(author, name)) for name in names)
+        self.waits = any(inspect.iscoroutinefunction(getattr(author, name)) for name in names)
+        "It has async methods."
         # A wholly synchronous world does a whole step in one visit to its thread; a mixed one goes there per method.
-        self._whole_in_thread = author.blocking and not is_async
-        self._each_in_thread = author.blocking and is_async
+        self._whole_in_thread = author.runs_in == "thread" and not self.waits
+        self._each_in_thread = author.runs_in == "thread" and self.waits
         self._worker = Worker(f"agentrl-{self.name}")
         self._task: Task | None = None
         self._steps = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Literal
@@ -24,7 +24,11 @@ class AuthorFault(EnvironmentFault):
     """An `EnvironmentFault` with its parts, for those who sort faults."""
 
     def __init__(
-        self, message: str, kind: Literal["raised", "deadline", "not_finite", "nonsense"], method: str, where: str
+        self,
+        message: str,
+        kind: Literal["raised", "deadline", "not_finite", "nonsense", "crashed"],
+        method: str,
+        where: str,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -52,7 +56,11 @@ def frames_of(start: TracebackType | FrameType | None) -> list[Place]:
 
 def own_place(owner: type, frames: Sequence[Place]) -> str | None:
     """`file:line` of the innermost frame in a file that defines `owner` or a base of it; None where there is none."""
-    files = {code.co_filename for code in codes_of(owner)}
+    return innermost({code.co_filename for code in codes_of(owner)}, frames)
+
+
+def innermost(files: Container[str], frames: Sequence[Place]) -> str | None:
+    """`file:line` of the innermost frame in one of `files`; None where there is none."""
     return next((f"{file}:{line}" for file, line in reversed(frames) if file in files), None)
 
 

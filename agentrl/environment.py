@@ -6,28 +6,34 @@ exception is an `EnvironmentFault` that names the author's file and line, and is
 
 from __future__ import annotations
 
+import inspect
+import json
+import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import ClassVar, TypeAlias, TypeVar
-
-from pydantic_core import to_jsonable_python
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 from agentrl import protocols
 from agentrl.adapter import Adapter
+from agentrl.blame import shorten, source_of
 from agentrl.errors import PluginError
+from agentrl.remote.address import address_of
+from agentrl.remote.declaration import declaration_of
+from agentrl.remote.environment import RemoteEnvironment
+from agentrl.tools import plain
 from agentrl.types import JSON, Action, Observation, Task, ToolCall
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Awaitable[T]
 "Every method may be written `def` or `async def`, except `tasks`, `oracle`, `demonstrate` and `cheats`."
+RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 
 
 class Env(ABC):
     """Base class of environments. An instance serves one episode at a time; its docstring describes it to people.
 
-    Options are keyword-only, typed parameters of `__init__`. Plain methods run in a thread of their own unless the
-    class says `blocking = False`.
+    Options are keyword-only, typed parameters of `__init__`. Where its methods run, the class says with `runs_in`.
     """
 
     max_steps: int = 16
@@ -40,8 +46,20 @@ class Env(ABC):
     "System prompt, if any."
     text_limit: int = 100_000
     "Characters of one message; a longer one is cut, with a note."
-    blocking: ClassVar[bool] = True
-    "False for pure-Python worlds whose methods take microseconds: they run on the event loop itself."
+    runs_in: RunsIn = "thread"
+    """Plain methods run in a thread of the instance; with "loop" on the event loop itself, for pure-Python worlds whose
+    methods take microseconds; with "process" the whole world runs in a worker process, which may hang or crash."""
+
+    _made_with: Mapping[str, Any]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        # A worker process makes the same instance again from these.
+        made._made_with = inspect.signature(cls).bind(*arguments, **options).arguments if arguments else options
+        return made
+
+    def __init__(self) -> None:  # noqa: B027 (nobody has to override it)
+        """No options. Without this, `__new__` would take any."""
 
     @abstractmethod
     def tasks(self, split: str) -> Iterable[Task]:
@@ -103,7 +121,7 @@ class Env(ABC):
 def adapt(environment: object) -> protocols.Environment:
     """What the rollout engine plays: an `Env` wrapped, an object of the protocol unchanged. Raises `PluginError`."""
     if isinstance(environment, Env):
-        return Adapter(environment)
+        return _adapted(environment)
     if isinstance(environment, protocols.Environment):
         return environment
     hint = " It is a class: call it." if isinstance(environment, type) else ""
@@ -113,9 +131,32 @@ def adapt(environment: object) -> protocols.Environment:
     )
 
 
+def _adapted(author: Env) -> protocols.Environment:
+    owner, near = type(author), Adapter(author)
+    where = source_of(owner, "__init__")
+    if author.runs_in not in get_args(RunsIn):
+        raise PluginError(f"{owner.__name__} at {where} has runs_in {author.runs_in!r}; allowed: {get_args(RunsIn)}.")
+    if author.runs_in != "process":
+        return near
+    address, options = address_of(owner), author._made_with
+    if address is None:
+        raise PluginError(
+            f"{owner.__name__} at {where} cannot run in a process, since no other process can import it: write it at "
+            "the top level of a module or a file."
+        )
+    try:
+        told = json.loads(json.dumps(options, default=os.fspath))
+    except (TypeError, ValueError) as error:
+        raise PluginError(
+            f"{owner.__name__} was made with {shorten(dict(options))}, which cannot travel to its process: {error}. "
+            "Options of an environment that runs in a process are JSON or paths."
+        ) from error
+    return RemoteEnvironment(address, told, declaration_of(near), near)
+
+
 def call(name: str, /, **arguments: object) -> Action:
     """The action that calls one tool: `call("close_ticket", ticket=3)`."""
-    return Action(tool_calls=(ToolCall(name, to_jsonable_python(arguments)),))
+    return Action(tool_calls=(ToolCall(name, plain(arguments)),))
 
 
 def say(text: str) -> Action:

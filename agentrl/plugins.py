@@ -25,7 +25,8 @@ from agentrl.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from agentrl.registration import Factory, Lazy
+from agentrl.registration import Factory, Lazy, Registered
+from agentrl.venvs import OwnVenv, install_command
 
 __all__ = ["Entry", "Host", "Lazy", "load_host", "singular"]
 
@@ -50,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    factory: Factory | Lazy
+    factory: Registered
     origin: Origin
 
 
@@ -85,9 +86,21 @@ class Host:
         """The callable that builds `name`. Raises `UnknownNameError`, `MissingDependencyError`, `PluginError`."""
         if (kind, name) not in self._loaded:
             part = self._find(kind, name)
-            loaded = _load(part, f"{singular(kind)} {name!r}") if isinstance(part.factory, Lazy) else part.factory
-            self._loaded[kind, name] = loaded
+            match part.factory:
+                case Lazy():
+                    self._loaded[kind, name] = _load(part, f"{singular(kind)} {name!r}")
+                case OwnVenv():
+                    self._loaded[kind, name] = part.factory.factory(name)
+                case _:
+                    self._loaded[kind, name] = part.factory
         return self._loaded[kind, name]
+
+    def own_venv(self, name: str) -> OwnVenv:
+        """What the environment `name` declares. Raises `ConfigError` where it has no virtual environment of its own."""
+        found = self._find("environments", name).factory
+        if not isinstance(found, OwnVenv):
+            raise ConfigError(f"environment {name!r} runs with the packages that are installed here: nothing to do.")
+        return found
 
     def check(
         self, kind: str, name: str, options: Mapping[str, Any], *, offered: Sequence[str] = (), where: str = ""
@@ -141,7 +154,7 @@ class Host:
             return
         for name, parts in sorted(self._parts[kind].items()):
             for part in parts:
-                state, detail, install = _state(part)
+                state, detail, install = _state(name, part)
                 if len(parts) > 1:
                     state, detail, install = "broken", _clash(kind, name, parts), ""
                 yield Entry(kind, name, part.origin.distribution, part.origin.version, state, detail, install)
@@ -201,8 +214,8 @@ class Host:
         self._loaded.clear()
         self._plugins = [p for p in self._plugins if (p.distribution, p.name) != (origin.distribution, origin.plugin)]
 
-    def _factories(self, plugin: object, kind: str, origin: Origin) -> dict[str, Factory | Lazy]:
-        found: dict[str, Factory | Lazy] = {}
+    def _factories(self, plugin: object, kind: str, origin: Origin) -> dict[str, Registered]:
+        found: dict[str, Registered] = {}
         for implementation in getattr(self._manager.hook, f"agentrl_{kind}").get_hookimpls():
             if implementation.plugin is plugin:
                 found |= registration.factories(implementation.function, kind, origin)
@@ -276,7 +289,15 @@ def _load(part: _Part, what: str) -> Factory:
     return loaded  # type: ignore[no-any-return]
 
 
-def _state(part: _Part) -> tuple[State, str, str]:
+def _state(name: str, part: _Part) -> tuple[State, str, str]:
+    if isinstance(part.factory, OwnVenv):
+        if part.factory.ready:
+            return "ok", part.factory.summary, ""
+        return (
+            "missing",
+            f"needs a virtual environment with {', '.join(part.factory.requirements)}",
+            install_command(name),
+        )
     if not isinstance(part.factory, Lazy):
         return "ok", _summary(part.factory), ""
     missing = discovery.missing_modules(part.factory.requires)

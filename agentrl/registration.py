@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentrl import discovery
 from agentrl.discovery import Origin
 from agentrl.errors import PluginError, did_you_mean
 from agentrl.hooks import HOOK_NAMES
+from agentrl.venvs import OwnVenv
 
 Factory = Callable[..., Any]
 
@@ -36,6 +37,10 @@ class Lazy:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.]+:[\w.]+", self.target):
             raise PluginError(f"Lazy target {self.target!r} is not of the form 'module:attribute'.")
+
+
+Registered: TypeAlias = Factory | Lazy | OwnVenv
+_WORLDS = "environments"
 
 
 def with_hooks(plugin: object, origin: Origin) -> object:
@@ -63,7 +68,7 @@ def with_hooks(plugin: object, origin: Origin) -> object:
     return plugin
 
 
-def factories(hook: Callable[[], Any], kind: str, origin: Origin) -> dict[str, Factory | Lazy]:
+def factories(hook: Callable[[], Any], kind: str, origin: Origin) -> dict[str, Registered]:
     """What one registration hook returns, checked."""
     what = f"agentrl_{kind} of {origin.plugin!r}"
     try:
@@ -73,9 +78,11 @@ def factories(hook: Callable[[], Any], kind: str, origin: Origin) -> dict[str, F
     if not isinstance(returned, Mapping):
         raise PluginError(f"{what} returned {returned!r}, not a dict of name to factory.")
     for name, factory in returned.items():
-        if not isinstance(name, str) or not (callable(factory) or isinstance(factory, Lazy)):
+        fits = callable(factory) or isinstance(factory, Lazy) or (isinstance(factory, OwnVenv) and kind == _WORLDS)
+        if not isinstance(name, str) or not fits:
             raise PluginError(
-                f"{what} registers {name!r} as {factory!r}; a name is text, a factory is callable or an agentrl.Lazy."
+                f"{what} registers {name!r} as {factory!r}; a name is text, a factory is callable or an agentrl.Lazy, "
+                "or, of an environment, an agentrl.OwnVenv."
             )
     return dict(returned)
 

@@ -14,12 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.errors import PydanticUserError
-from pydantic_core import to_json
-
 from agentrl.errors import PluginError, PolicyError, did_you_mean
 from agentrl.types import JSON, ToolSpec
+
+if typing.TYPE_CHECKING:
+    from agentrl.arguments import Arguments, Mismatch, Parameter, read, to_json, to_jsonable_python
+else:
+    try:
+        from agentrl.arguments import Arguments, Mismatch, Parameter, read, to_json, to_jsonable_python
+    except ImportError:
+        # An environment's own interpreter, whose packages need another pydantic.
+        from agentrl.arguments_plain import Arguments, Mismatch, Parameter, read, to_json, to_jsonable_python
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,8 +51,7 @@ class Tool:
 
     spec: ToolSpec
     function: Callable[..., Any]
-    arguments: type[BaseModel]
-    "One field per parameter, aliased to the parameter's name."
+    arguments: Arguments
 
     def validate(self, arguments: Mapping[str, JSON]) -> dict[str, Any]:
         """The keyword arguments of the call, as the annotations say. Raises `ToolError` in words for the model."""
@@ -56,11 +60,9 @@ class Tool:
         except (TypeError, ValueError) as error:
             raise ToolError(f"{self.spec.name}: the arguments are not JSON: {error}.") from error
         try:
-            checked = self.arguments.model_validate_json(text, strict=True)
-        except ValidationError as error:
-            raise ToolError(_explain(self.spec, error)) from error
-        fields = self.arguments.model_fields
-        return {str(field.alias): getattr(checked, name) for name, field in fields.items()}
+            return self.arguments.check(text)
+        except Mismatch as error:
+            raise ToolError(f"{self.spec.name}: {error}. Call it as {signature(self.spec)}.") from error
 
 
 def is_tool(function: object) -> bool:
@@ -76,27 +78,23 @@ def describe(function: Callable[..., Any]) -> Tool:
         hints = typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         raise _badly_written(function, f"has an annotation that cannot be resolved ({error})", "import it") from error
-    fields: dict[str, Any] = {}
-    for index, parameter in enumerate(_parameters(function).values()):
+    parameters: list[Parameter] = []
+    for parameter in _parameters(function).values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise _badly_written(function, f"takes {parameter}", "name each parameter; the model calls by name")
         if parameter.name not in hints:
             raise _badly_written(function, f"has no annotation for {parameter.name!r}", "write its type")
         default = ... if parameter.default is parameter.empty else parameter.default
-        field = Field(default, alias=parameter.name, description=notes.get(parameter.name))
-        # Not the parameter's own name: `copy` or `schema` would shadow a method of the model.
-        fields[f"argument_{index}"] = (hints[parameter.name], field)
+        parameters.append(Parameter(parameter.name, hints[parameter.name], default, notes.get(parameter.name)))
     try:
-        config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=False)
-        arguments = create_model(name, __config__=config, **fields)
-        schema = _tidy(arguments.model_json_schema(by_alias=True))
-    except PydanticUserError as error:
-        reason = str(error).splitlines()[0]
-        raise _badly_written(function, f"has a type without a JSON schema ({reason})", "use JSON types") from error
-    parameters = {"type": "object", "properties": schema.get("properties", {}), "required": schema.get("required", [])}
+        arguments = read(name, parameters)
+        schema = _tidy(dict(arguments.schema))
+    except TypeError as error:
+        raise _badly_written(function, f"has a type without a JSON schema ({error})", "use JSON types") from error
+    shown = {"type": "object", "properties": schema.get("properties", {}), "required": schema.get("required", [])}
     if "$defs" in schema:
-        parameters["$defs"] = schema["$defs"]
-    return Tool(ToolSpec(name, description, parameters), function, arguments)
+        shown["$defs"] = schema["$defs"]
+    return Tool(ToolSpec(name, description, shown), function, arguments)
 
 
 def tools_of(owner: type) -> dict[str, Tool]:
@@ -117,6 +115,11 @@ def find_tool(tools: Mapping[str, Tool], name: str) -> Tool:
 def encode_result(value: object) -> str:
     """What a tool returned, as text: a str as it is, everything else as JSON. Raises `ValueError` where it cannot."""
     return value if isinstance(value, str) else to_json(value).decode()
+
+
+def plain(value: object) -> JSON:
+    """`value` as JSON values: tuples become lists, models and dataclasses dicts."""
+    return to_jsonable_python(value)
 
 
 def signature(spec: ToolSpec) -> str:
@@ -164,21 +167,6 @@ def _badly_written(function: Callable[..., Any], what: str, advice: str) -> Plug
         f"the tool {function.__qualname__} {what}, at {code.co_filename}:{code.co_firstlineno}. "
         f"Parameters of a tool are named and have JSON types: {advice}."
     )
-
-
-def _explain(spec: ToolSpec, error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "missing":
-            problems.append(f"argument {place!r} is missing")
-        elif problem["type"] == "extra_forbidden":
-            problems.append(f"there is no argument {place!r}")
-        else:
-            shown = repr(problem["input"])
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            problems.append(f"argument {place!r} is {shown}: {problem['msg'].lower()}")
-    return f"{spec.name}: {'; '.join(problems)}. Call it as {signature(spec)}."
 
 
 def _type_name(schema: Mapping[str, Any]) -> str:

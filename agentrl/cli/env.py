@@ -1,4 +1,4 @@
-"""`agentrl new env`, `agentrl env check` and `agentrl play`: from words of the command line to environments.
+"""`agentrl new env`, `agentrl env check` and `install`, `agentrl play`: from words of the command line to environments.
 
 Options of an environment are `key=value`, each value written as in a recipe; a bare word is text.
 """
@@ -35,6 +35,15 @@ def check(
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(1)
+
+
+def install(name: str, plugins: Sequence[str] = ()) -> None:
+    from agentrl.plugins import load_host
+    from agentrl.venvs import install as install_venv
+
+    folder = install_venv(load_host(plugins).own_venv(name), typer.echo)
+    typer.echo(f"{name} is ready in {folder}")
+    typer.echo(f"next: agentrl env check {name}")
 
 
 def play(

@@ -159,6 +159,17 @@ def check(
     check_environment(name, options or [], plugin or [], tasks=tasks, seed=seed)
 
 
+@env_app.command()
+def install(
+    name: Annotated[str, typer.Argument(help="An environment that `agentrl list environments` shows as missing.")],
+    plugin: Plugins = None,
+) -> None:
+    """Make the virtual environment that an environment declares because its requirements conflict with ours."""
+    from agentrl.cli.env import install as install_environment
+
+    install_environment(name, plugin or [])
+
+
 @new_app.command("env")
 def new_env(
     name: Annotated[str, typer.Argument(help="Name of the package, such as ticket_desk.")],

@@ -18,6 +18,7 @@ from agentrl.method import Method
 from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
 from agentrl.protocols import Engine, LearnerSide, WeightPublisher
+from agentrl.remote.pool import WORKERS
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.advice import AdvisedPlayer
 from agentrl.rollout.collector import Collector
@@ -65,6 +66,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     folder.check(config)
     blueprint.held_out()
     async with AsyncExitStack() as stack:
+        stack.callback(WORKERS.close)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
         given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}

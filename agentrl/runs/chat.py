@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from agentrl.config import check_parts
+from agentrl.remote.pool import WORKERS
 from agentrl.rollout.chat import ChatPlayer
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.limits import EpisodeLimits, Supervision
@@ -49,4 +50,5 @@ async def open_chat(blueprint: Blueprint) -> AsyncIterator[Measure]:
     try:
         yield Measure(place, play)
     finally:
+        WORKERS.close()
         await engine.close()

@@ -192,7 +192,7 @@ def _event_loop(subject: Subject) -> CheckResult:
     if block is None:
         return passed("event_loop", f"never held for more than {BLOCK_LIMIT:g} s")
     what = f"held for {block.seconds:.2f} s (allowed: {BLOCK_LIMIT:g} s); every other episode stood still"
-    advice = "Await it, hand it to asyncio.to_thread, or write the methods as plain `def` without `blocking = False`."
+    advice = "Await it, hand it to asyncio.to_thread, or write plain `def` methods without runs_in 'loop'."
     return failed("event_loop", what, block.where, advice)
 
 

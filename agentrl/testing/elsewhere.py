@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
-import importlib.util
 import itertools
 import json
 import os
@@ -21,6 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agentrl.environment import adapt
+from agentrl.remote.address import Address, address_of, locate
 from agentrl.testing.episodes import Episode, replay
 from agentrl.testing.report import CheckResult, failed, passed, skipped
 from agentrl.testing.subject import Subject
@@ -70,16 +69,12 @@ def reference(factory: Callable[[], object]) -> JSON | None:
     target: Any = factory
     if isinstance(target, functools.partial) and not target.args:
         target, keywords = target.func, target.keywords
-    module, name = getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
-    home = sys.modules.get(module)
     try:
         json.dumps(keywords)
-        found = functools.reduce(getattr, name.split("."), home)
-    except (AttributeError, TypeError):
+    except TypeError:
         return None
-    if found is not target or getattr(home, "__file__", None) is None:
-        return None
-    return {"module": module, "name": name, "file": home.__file__ if home else "", "keywords": keywords}
+    address = address_of(target)
+    return None if address is None else {"address": asdict(address), "keywords": keywords}
 
 
 def _look(environment: Any, recorded: list[Episode]) -> dict[str, Any]:
@@ -122,20 +117,7 @@ def _ask(request: JSON, hash_seed: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _resolve(made_by: Any) -> Callable[[], object]:
-    name, file = made_by["module"], made_by["file"]
-    try:
-        module = importlib.import_module(name)
-    except ImportError:
-        module = None
-    # A folder of the same name in the working directory is found first, as an empty namespace package.
-    if module is None or getattr(module, "__file__", None) != file:
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{file} cannot be loaded as the module {name}.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    target: Any = functools.reduce(getattr, made_by["name"].split("."), module)
+    target = locate(Address(**made_by["address"]))
     return functools.partial(target, **made_by["keywords"])
 
 

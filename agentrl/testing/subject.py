@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agentrl.blame import AuthorFault, is_own, source_of
+from agentrl.blame import AuthorFault
 from agentrl.environment import adapt
 from agentrl.protocols import Environment
+from agentrl.remote.declaration import Declaration, declaration_of
 from agentrl.testing.agents import Agent, NullAgent, RandomAgent, ScriptedAgent
 from agentrl.testing.episodes import Episode, author_of, blaming, limits_of, play
 from agentrl.testing.watch import LoopWatch
@@ -31,7 +32,8 @@ class Subject:
         self._unused: Environment | None = first
         self.seed = seed
         self.owner = author_of(first)
-        self.name = self.owner.__name__
+        self.declared: Declaration = getattr(first, "declared", None) or declaration_of(first)
+        self.name = self.declared.name
         self.limits = limits_of(first)
         self.tools: tuple[ToolSpec, ...] = tuple(first.tools())
         self.has_oracle = hasattr(first, "oracle")
@@ -68,15 +70,14 @@ class Subject:
 
     def where(self, *methods: str) -> str:
         """`file:line` of the first of `methods` that the author wrote."""
-        own = [name for name in methods if is_own(self.owner, name)]
-        return source_of(self.owner, own[0] if own else methods[-1])
+        return self.declared.where(*methods)
 
     def where_step(self, episode: Episode, index: int) -> str:
         """`file:line` of the method that answered step `index` (-1: the reset)."""
         if index < 0 or index >= len(episode.actions):
             return self.where("reset")
         calls = episode.actions[index].tool_calls
-        return self.where(*(call.name for call in calls if is_own(self.owner, call.name)), "answered", "step", "reset")
+        return self.where(*(call.name for call in calls), "answered", "step", "reset")
 
     @property
     def hung(self) -> bool:

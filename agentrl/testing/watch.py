@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from agentrl.blame import codes_of, own_place
+from agentrl.remote.pool import WORKERS
 
 _TICK = 0.02
 "Seconds between two looks."
@@ -128,7 +129,9 @@ class Census:
         end = time.monotonic() + patience
         while True:
             alive = _descendants()
-            processes = tuple(f"{pid} ({alive[pid]})" for pid in sorted(set(alive) - self._processes))
+            # A worker that waits for its next episode is ours; what it started for its last one is not.
+            fresh = sorted(set(alive) - self._processes - WORKERS.pids())
+            processes = tuple(f"{pid} ({alive[pid]})" for pid in fresh)
             new = [thread for thread in threading.enumerate() if thread not in self._threads]
             found = Leftovers(processes, tuple(thread.name for thread in new))
             if not found or time.monotonic() > end:

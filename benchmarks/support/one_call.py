@@ -26,7 +26,7 @@ class OneCall(Env):
     """Book a room with one tool call."""
 
     max_steps = 1
-    blocking = False
+    runs_in = "loop"
     system = "Answer with one tool call."
 
     def tasks(self, split: str) -> Iterator[Task]:

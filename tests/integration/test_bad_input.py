@@ -168,7 +168,7 @@ SWITCH = "        self.given.append(color)\n"
 FAULTS = {
     "hangs": (
         world(
-            ("    blocking = False\n", "    step_deadline = 0.2\n"), (SWITCH, "        import time; time.sleep(0.7)\n")
+            ('    runs_in = "loop"\n', "    step_deadline = 0.2\n"), (SWITCH, "        import time; time.sleep(0.7)\n")
         ),
         "0.2 s",
     ),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 class Guess(Env):
     """Name the number of the task."""
 
-    blocking = False
+    runs_in = "loop"
     max_steps = 2
 
     def __init__(self, *, numbers: int = 50):

@@ -47,7 +47,7 @@ class Lamps(Env):
     """Switch the lamps on."""
 
     max_steps = 2
-    blocking = False
+    runs_in = "loop"
 
     def tasks(self, split):
         for number in range(0 if split == "train" else 1, 400, 2):

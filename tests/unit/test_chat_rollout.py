@@ -71,7 +71,7 @@ def chat(
 class Bell(Env):
     """Ring three times."""
 
-    blocking = False
+    runs_in = "loop"
     max_steps = 5
     step_deadline = reset_deadline = 1.0
 

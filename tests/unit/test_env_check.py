@@ -27,7 +27,7 @@ class Boxes(Env):
     """Open two boxes in the order asked for."""
 
     max_steps = 4
-    blocking = False
+    runs_in = "loop"
 
     def tasks(self, split):
         for index, pair in enumerate(PAIRS):
@@ -71,7 +71,7 @@ class Boxes(Env):
 
 
 class ThreadBoxes(Boxes):
-    blocking = True
+    runs_in = "thread"
 
 
 class AsyncBoxes(Boxes):

@@ -71,7 +71,7 @@ class Counter(Env):
 
 
 class InlineCounter(Counter):
-    blocking = False
+    runs_in = "loop"
 
 
 class AsyncCounter(Counter):

@@ -16,7 +16,7 @@ from agentrl import Env, Task, call, tool
 class Lamps(Env):
     """Lamps."""
 
-    blocking = False
+    runs_in = "loop"
 
     def tasks(self, split):
         for number in range(5):

@@ -139,7 +139,7 @@ def test_a_saved_batch_keeps_what_its_teacher_reads(tmp_path: Path) -> None:
 class Bells(Env):
     """Ring the bells that the seed chose."""
 
-    blocking = False
+    runs_in = "loop"
     max_steps = 3
 
     def tasks(self, split: str) -> Iterator[Task]:

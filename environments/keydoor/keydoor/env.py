@@ -22,7 +22,7 @@ _SEEDS_SEARCHED = (
 class KeyDoor(Env):
     """Find the key, take it, go to the door, open it."""
 
-    blocking = False
+    runs_in = "loop"
 
     def __init__(
         self, *, size: int = 4, horizon: int = 16, walls: bool = False, hints: bool = True, skill: float = 0.4

@@ -26,7 +26,7 @@ class ToolDesk(Env):
 
     credit: float
     "Partial reward paid so far in this episode."
-    blocking = False
+    runs_in = "loop"
     system = "Fulfil each request with the tools."
 
     def __init__(self, *, level: Level = "easy", shaped: bool = False, shots: int = 4) -> None:

@@ -1,0 +1,1 @@
+"""Environments in worker processes: started, asked with deadlines, killed and replaced."""
