@@ -10,9 +10,9 @@ transformers that are installed here. Without `--trl` only ours is measured.
 The work is one tool call: 6 prompts, 8 samples each, at most 26 new tokens, LoRA of rank 16 on all linear layers,
 GRPO with AdamW, in bfloat16 where the processor computes in it and in float32 elsewhere (`--dtype`). Both sides get
 the same prompt ids and the same reward, and as many threads. Each runs in a process of its own and waits for a word
-before every update, so that the sides take turns, first the one, then the other first; the first update of each is
-not timed. Ours holds all that a run does: publish, episodes with their ledger, credit, update. With `--vllm` a
-further side samples on our vLLM server.
+before every update, so that the sides take turns, first the one, then the other first; the first `--warmups` updates
+of each are not timed. Ours holds all that a run does: publish, episodes with their ledger, credit, update. With
+`--vllm` a further side samples on our vLLM server.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ SHARE = 0.25
 
 
 def measure(chosen: argparse.Namespace, job: dict[str, Any], folder: Path, updates: int) -> list[Side]:
-    """The sides, TRL last if it is measured."""
+    """The sides after so many timed updates, or as many as time allows; TRL last if it is measured."""
+    turns = chosen.warmups + updates
     with ExitStack() as stack:
         sides: list[SideProcess] = []
 
@@ -52,17 +53,17 @@ def measure(chosen: argparse.Namespace, job: dict[str, Any], folder: Path, updat
         if chosen.vllm:
             start("ours, vLLM server", "support.our_side", {"engine": "vllm"})
         if chosen.trl is not None:
-            rows = prompts(make_renderer(models.load_tokenizer(Path(job["model"]))), PROMPTS * (updates + 1))
-            start("TRL GRPOTrainer", "support.trl_side", {"rows": rows, "updates": updates + 1}, chosen.trl)
+            rows = prompts(make_renderer(models.load_tokenizer(Path(job["model"]))), PROMPTS * turns)
+            start("TRL GRPOTrainer", "support.trl_side", {"rows": rows, "updates": turns}, chosen.trl)
         began, longest = time.perf_counter(), 0.0
-        for number in range(updates + 1):
+        for number in range(turns):
             round_began = time.perf_counter()
-            if number > 1 and round_began - began + longest > 60 * chosen.minutes:
+            if number > chosen.warmups and round_began - began + longest > 60 * chosen.minutes:
                 print(f"{chosen.minutes:g} minutes do not hold another turn")
                 break
             for side in sides if number % 2 else reversed(sides):
-                side.update(timed=number > 0)
-                print(f"update {number} of {side.side.name} done", flush=True)
+                side.update(timed=number >= chosen.warmups)
+                print(f"update {number} of {side.side.name}, {time.perf_counter() - began:.0f} s in", flush=True)
             longest = max(longest, time.perf_counter() - round_began)
     return [side.side for side in sides]
 
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--vllm", action="store_true", help="measure ours with a vLLM server too")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--updates", type=int, default=3, help="timed ones of each side")
+    parser.add_argument("--warmups", type=int, default=1, help="updates of each side before those")
     parser.add_argument(
         "--minutes", type=float, default=30.0, help="no further turn is begun that would not fit; 1 is timed"
     )
