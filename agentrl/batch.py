@@ -47,6 +47,11 @@ class StepTable:
     "Named parts of the reward; 0 where a step has no such part."
     value: Doubles | None = None
     "A critic's estimate of the return from before the step on, where the method has a critic."
+    inherited: Bools | None = None
+    "The step was sampled for another trajectory, of which this one is a fork; None where no row was."
+    guided: Bools | None = None
+    """The policy was shown more than the step's tokens train with, so their log-probabilities are of another context;
+    None where it never was."""
     taught: Bools | None = None
     "The step was decided by a teacher; None where none was."
 
@@ -116,7 +121,17 @@ class TrainingBatch:
     @property
     def taught(self) -> Bools:
         """[n]: the token is a teacher's, not the policy's."""
-        return _taught(self.table, self.columns)
+        return _per_token(self.table.taught, self.columns)
+
+    @property
+    def inherited(self) -> Bools:
+        """Per token: it was sampled for another trajectory, of which its own is a fork."""
+        return _per_token(self.table.inherited, self.columns)
+
+    @property
+    def guided(self) -> Bools:
+        """Per token: the policy saw more when it was sampled than it trains with."""
+        return _per_token(self.table.guided, self.columns)
 
     @property
     def has_signal(self) -> bool:
@@ -156,11 +171,11 @@ class UpdateColumns:
     @property
     def taught(self) -> Bools:
         """[n]: the token is a teacher's, not the policy's."""
-        return _taught(self.table, self.columns)
+        return _per_token(self.table.taught, self.columns)
 
 
-def _taught(table: StepTable, columns: TokenColumns) -> Bools:
-    return np.zeros(len(columns), np.bool_) if table.taught is None else table.taught[columns.row]
+def _per_token(flags: Bools | None, columns: TokenColumns) -> Bools:
+    return np.zeros(len(columns), np.bool_) if flags is None else flags[columns.row]
 
 
 def build_table(groups: Sequence[Group]) -> StepTable:
@@ -168,10 +183,16 @@ def build_table(groups: Sequence[Group]) -> StepTable:
     anchors: dict[str, int] = {}
     steps: dict[str, int] = {}
     rows: list[tuple[int, int, Step]] = []
+    inherited: list[bool] = []
+    guided: list[bool] = []
     trajectory_count = 0
     for group_id, group in enumerate(groups):
         for trajectory in group.trajectories:
             rows.extend((trajectory_count, group_id, step) for step in trajectory.steps)
+            shared = len(trajectory.steps) - len(trajectory.own)
+            for place, step in enumerate(trajectory.steps):
+                inherited.append(place < shared)
+                guided.append(len(step.seen) > 0 or (bool(trajectory.given) and place >= shared))
             trajectory_count += 1
 
     names = sorted({name for _, _, step in rows for name in step.scores})
@@ -190,6 +211,8 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         terminated=np.array([s.terminated for _, _, s in rows], np.bool_),
         truncated=np.array([s.truncated for _, _, s in rows], np.bool_),
         error=np.array([bool(s.error) for _, _, s in rows], np.bool_),
+        inherited=np.array(inherited, np.bool_),
+        guided=np.array(guided, np.bool_),
         tasks=tuple(group.task.id for group in groups),
         scores={name: np.array([s.scores.get(name, 0.0) for _, _, s in rows], np.float64) for name in names},
         taught=np.array([s.source is Source.TEACHER for _, _, s in rows], np.bool_),

@@ -46,10 +46,15 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "igpo": "turn rewards normalised in the group, summed ahead",
         "eapo": "geometrically discounted outcome of each round",
         "normalised_terms": "named scores normalised one by one",
-        "branch": "a branch against the fork that it left",
         "gigpo_similar": "GiGPO by likeness of observations",
         "hgpo": "GiGPO by equal histories of several depths",
         "dart": "outcomes compared over all steps of a task",
+    },
+    "forks": {
+        "arpo": "GRPO on groups that branch, soft or hard attribution",
+        "branch": "a branch against the fork that it left",
+        "r3l": "reflect, retry and learn from the retry",
+        "fission": "recoveries from one error against one another",
     },
     "curated": {
         "dapo": "clip-higher, token mean, no group of equal returns",
@@ -58,6 +63,9 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "spo": "single stream: against the task's own past",
         "unlikeliness": "rare successes are worth more",
         "aspo": "successes gain by calling a tool early",
+    },
+    "replay": {
+        "arpo_replay": "an earlier success for groups that only fail",
     },
     "custom": {
         "custom": "credit rules and a loss by name",
@@ -153,10 +161,19 @@ def _renderer(name: str, summary: str) -> Callable[[Any], Any]:
 
 @hookimpl
 def agentrl_strategies() -> Factories:
+    parts = "agentrl.rollout.strategies"
     return {
-        "independent": Lazy(
-            "agentrl.rollout.strategies.independent:Independent", summary="every member of a group from the start"
-        )
+        "independent": Lazy(f"{parts}.independent:Independent", summary="every member of a group from the start"),
+        "entropy_branching": Lazy(
+            f"{parts}.branching:EntropyBranching", summary="forks where the policy became less certain (ARPO)"
+        ),
+        "random_branching": Lazy(f"{parts}.branching:RandomBranching", summary="forks anywhere: the control"),
+        "tree": Lazy(f"{parts}.tree:Tree", summary="every branch splits again, round by round"),
+        "retry_from_step": Lazy(
+            f"{parts}.reflection:RetryFromStep", summary="failures again from a step that the policy picks (R3L)"
+        ),
+        "guided": Lazy(f"{parts}.guidance:Guided", summary="all others failed: the last ones get a hint (GHPO)"),
+        "recovery": Lazy(f"{parts}.recovery:Recovery", summary="failed calls gone on with, the failure told (Fission)"),
     }
 
 

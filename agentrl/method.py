@@ -53,6 +53,8 @@ class Needs:
     "Members of a group, at least."
     anchors: bool = False
     "The environment gives state keys."
+    forks: bool = False
+    "The strategy forks episodes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +147,17 @@ class Method:
         """`assign` of `columns`: everything, where no critic stands between."""
         return self.assign(self.columns(groups))
 
-    def check(self, group_size: int, *, state_keys: bool = True) -> None:
+    def check(self, group_size: int, *, state_keys: bool = True, forks: bool = True) -> None:
         """Raises `ConfigError` where a run of this shape cannot give what the method needs.
 
-        state_keys: the environment names its states.
+        state_keys: the environment names its states. forks: the strategy forks episodes.
         """
+        if self.needs.forks and not forks:
+            raise ConfigError(
+                f"the method {self.name!r} gives credit to episodes that were forked from one another, and the "
+                'strategy forks none. Set rollout.strategy to one that does ("entropy_branching", "random_branching", '
+                '"tree", "retry_from_step", "recovery"), or choose the method "grpo".'
+            )
         if group_size < self.needs.group:
             raise ConfigError(
                 f"rollout.group_size is {group_size}; the method {self.name!r} compares at least {self.needs.group} "

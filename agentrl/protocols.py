@@ -5,6 +5,7 @@ Anything that waits is async. A protocol names behaviour only; data lives in `ag
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,18 +222,71 @@ class ContextPolicy(Protocol):
         ...
 
 
-class Rollout(Protocol):
-    """What a strategy may do: the primitives of the rollout engine, with its limits, deadlines and records."""
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a strategy asks of a run, beside episodes."""
+
+    group: int = 1
+    "Members of a group, at least."
+    forks: bool = False
+    "It forks: every step keeps a snapshot of an environment that has them."
+    top_logprobs: int = 0
+    'Alternatives of each sampled token; where above 0, every step has the score "entropy".'
+
+
+class Episodes(Protocol):
+    """Who plays episodes, within limits and deadlines, and keeps their records."""
 
     async def episode(self, task: Task, member: int) -> Trajectory:
         """Play one whole episode; always returns a record, whatever happened."""
         ...
 
 
+class Rollout(Episodes, Protocol):
+    """What a strategy may do in one group. A member that an earlier life of the run recorded is given back as it is."""
+
+    async def fork(self, parent: Trajectory, at: int, member: int, *, told: str = "", given: str = "") -> Trajectory:
+        """Play on from before step `at` of `parent`; the steps before it are shared token for token.
+
+        `told` is added to what is shown there and trains with it. `given` is shown to the policy as well and left out
+        of what is trained on. The world gets there by snapshot or by a replay that must repeat what was recorded; one
+        that does not is an `EnvironmentFault` in the record. Raises `InvalidDataError` where `parent` has no such step.
+        """
+        ...
+
+    async def ask(self, messages: Sequence[Message], member: int) -> str:
+        """What the policy answers outside of any episode; nothing of it is trained on. Raises `InfrastructureFault`."""
+        ...
+
+    async def winning_line(self, task: Task) -> Sequence[Action]:
+        """The solution of `task` that the environment's oracle plays.
+
+        Raises `ConfigError` where the environment has no oracle, `EnvironmentFault` where it fails.
+        """
+        ...
+
+    def dice(self, place: str) -> random.Random:
+        """Chance that depends on the run's seed, the group and `place` only, so that a resumed group repeats it."""
+        ...
+
+
 class RolloutStrategy(Protocol):
+    """How the trajectories of a group come about: at most `size` of them, each member number once.
+
+    One that forks says so: see `HasDemands`.
+    """
+
     async def run(self, task: Task, size: int, rollout: Rollout) -> Sequence[Trajectory]:
         """The trajectories of one group."""
         ...
+
+
+@runtime_checkable
+class HasDemands(Protocol):
+    """A strategy that asks for more than episodes."""
+
+    @property
+    def demands(self) -> Demands: ...
 
 
 class RewardModel(Protocol):

@@ -218,6 +218,12 @@ class Step:
     timings: Timings = field(default_factory=Timings)
     source: Source = Source.POLICY
     "Who decided: the policy, or a teacher that took this turn over."
+    seen: TokenIds = field(default_factory=lambda: token_ids([]))
+    "What the engine was given in place of `prompt`, where the policy was shown more than it trains on; else empty."
+    told: str = ""
+    "What the strategy added to the environment's words in `observation`."
+    snapshot: JSON = None
+    "The environment's state before the decision, where the strategy forks and the environment can be copied."
 
     def __post_init__(self) -> None:
         _check_aligned(f"step {self.id}", self.tokens, self.logprobs, self.versions)
@@ -248,6 +254,14 @@ class Trajectory:
     error: str = ""
     final: Observation | None = None
     "What was shown after the last action."
+    given: str = ""
+    "What the policy was told while it sampled its own steps and is not trained with: guidance, a reflection."
+
+    @property
+    def own(self) -> tuple[Step, ...]:
+        """The steps that were sampled for this trajectory: all but those that it shares with the one it left."""
+        shared = next((step.index + 1 for step in self.steps if step.id == self.forked_from), 0)
+        return self.steps[shared:]
 
     @property
     def reward(self) -> float:
@@ -280,7 +294,10 @@ class Trajectory:
         return tuple(reversed(chain))
 
     def tokens_through(self, step: Step) -> TokenIds:
-        """The ids that the engine was given and returned for `step`: the deltas along `context`."""
+        """The ids that `step` trains on: the deltas along `context`, which the engine was given and returned.
+
+        What was shown to the policy and is not trained with (`Step.seen`) is not among them.
+        """
         parts = [part for s in self.context_of(step) for part in (s.prompt, s.tokens)]
         return np.concatenate(parts).astype(np.int32)
 

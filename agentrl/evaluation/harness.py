@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agentrl.errors import StoreError
 from agentrl.evaluation.statistics import Interval, score_interval
-from agentrl.protocols import Rollout
+from agentrl.protocols import Episodes
 from agentrl.types import Status, Task, Trajectory
 
 
@@ -103,7 +103,7 @@ class Evaluation:
 
 
 async def evaluate(
-    rollout: Rollout, tasks: Sequence[Task], *, attempts: int, temperature: float, update: int
+    rollout: Episodes, tasks: Sequence[Task], *, attempts: int, temperature: float, update: int
 ) -> Evaluation:
     """Every task `attempts` times; the rollout's own limits decide how many run at once."""
     plays = [(task, number) for task in tasks for number in range(attempts)]

@@ -7,7 +7,7 @@ from typing import Literal
 from agentrl.credit.anchors import HistoryCredit, SimilarAnchors
 from agentrl.credit.baselines import Scale
 from agentrl.credit.rules import AnchorCredit, EpisodeCredit, StepReturnCredit, WeightedSum
-from agentrl.credit.turns import BranchCredit, StepGAE, TermCredit, TurnCredit
+from agentrl.credit.turns import StepGAE, TermCredit, TurnCredit
 from agentrl.method import CLIPPED, AggregationName, Clipped, CriticSettings, Method, Needs, aggregate_by
 
 CRITIC = CriticSettings()
@@ -126,8 +126,3 @@ def normalised_terms(*, weights: dict[str, float], objective: Clipped = CLIPPED)
     """Named scores, each normalised in its group and then added up (MO-GRPO); "reward" names the whole reward."""
     rule = TermCredit(tuple(sorted(weights.items())))
     return Method("normalised_terms", rule, aggregate_by("token_mean"), objective.build)
-
-
-def branch(*, objective: Clipped = CLIPPED) -> Method:
-    """Branches against the mean of the fork that they left; for strategies that branch."""
-    return Method("branch", BranchCredit(), aggregate_by("token_mean"), objective.build)

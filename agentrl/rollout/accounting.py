@@ -62,6 +62,8 @@ class CollectorStatistics:
     "By reason: faults, filtered, stale."
     episodes: dict[str, int] = field(default_factory=dict)
     "Trajectories of finished groups by status."
+    forks: dict[str, int] = field(default_factory=dict)
+    "Forked episodes by how their world came to the fork: restored, replayed."
     staleness: dict[int, int] = field(default_factory=dict)
     "Used groups by the age of their oldest token, in versions."
     waited: float = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 
 from agentrl.errors import InfrastructureFault
 from agentrl.protocols import ChatEngine, ContextPolicy
-from agentrl.rollout.context import Append
+from agentrl.rollout.context import Append, history
 from agentrl.rollout.decisions import Decision, Seat, told_when_cut
 from agentrl.types import Finish, Message, Observation, SamplingParams, Step, ToolSpec, token_ids
 
@@ -54,7 +54,9 @@ class ChatDecider:
         self._index, self._tools = len(steps), tools
         rewritten = self._player.context.rewrite(steps, observation)
         if rewritten is None:
-            self._messages += observation.messages
+            # An episode that was forked begins with steps that were taken elsewhere.
+            fresh = not self._messages
+            self._messages += history(steps, observation) if fresh else observation.messages
             self._context = steps[-1].id if steps else None
         else:
             self._messages, self._counted, self._context = list(rewritten), 0, None

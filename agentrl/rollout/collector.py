@@ -26,8 +26,10 @@ from agentrl.rollout.accounting import (
     Resumed,
     without_filter,
 )
-from agentrl.rollout.engine import GroupRollout, RolloutEngine, oldest_version
+from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.episode import trajectory_id
+from agentrl.rollout.forking import demands_of, orphaned
+from agentrl.rollout.group import GroupRollout, oldest_version
 from agentrl.rollout.recorder import Recorder
 from agentrl.types import JSON, Group, Status, Task, Trajectory
 
@@ -118,6 +120,7 @@ class Collector:
         """What happened since the last call."""
         taken, self._statistics = self._statistics, CollectorStatistics()
         taken.in_flight, taken.ready = len(self._flights), len(self._ready)
+        taken.forks, self._rollout.forks = dict(self._rollout.forks), Counter()
         return taken
 
     async def next_batch(self, version: int) -> list[Group]:
@@ -220,11 +223,18 @@ class Collector:
             if not tasks:
                 raise TrainingError("the task sampler gave no task, and the batch is not complete.")
             orders = [self._drawn(task) for task in tasks]
-        for order in orders:
-            if not order.issued:
-                members = self._members(order.group)
-                await asyncio.to_thread(self._ledger.issue, order.ordinal, order.group, order.task, members)
-        return orders
+        return [await self._noted(order) for order in orders]
+
+    async def _noted(self, order: _Order) -> _Order:
+        """The order as it stands in the ledger; a group whose forks have lost their parent begins anew."""
+        if not order.issued:
+            members = self._members(order.group)
+            await asyncio.to_thread(self._ledger.issue, order.ordinal, order.group, order.task, members)
+        elif order.known is not None and orphaned(order.known.recorded):
+            fresh = _next_name(order.group)
+            await asyncio.to_thread(self._ledger.reissue, order.group, fresh, self._members(fresh))
+            return _Order(order.ordinal, fresh, order.task, issued=True)
+        return order
 
     def _drawn(self, task: Task) -> _Order:
         """The order for a task that the sampler gave, with what an earlier run already played of it."""
@@ -240,7 +250,7 @@ class Collector:
 
     def _launch(self, order: _Order) -> None:
         recorded = {} if order.known is None else order.known.recorded
-        rollout = self._rollout.group(order.group, recorded, self._recorder.record)
+        rollout = self._rollout.group(order.group, recorded, self._recorder.record, demands_of(self._strategy))
         flight = _Flight(order, rollout)
         flight.work = asyncio.create_task(self._fly(flight), name=f"group {order.group}")
         self._flights[order.ordinal] = flight

@@ -7,6 +7,7 @@ tokens sampled before stay in the context they were sampled in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agentrl.errors import ConfigError
 from agentrl.types import Message, Observation, Step
@@ -48,6 +49,19 @@ def history(steps: Sequence[Step], observation: Observation) -> tuple[Message, .
     for step in steps:
         messages += [*step.observation.messages, step.action.message()]
     return (*messages, *observation.messages)
+
+
+def with_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """`messages` with `text` behind them as the user's, in the last user turn where there is one.
+
+    Two user turns in a row are refused by some chat templates.
+    """
+    if not text:
+        return tuple(messages)
+    if messages and messages[-1].role == "user":
+        last = messages[-1]
+        return (*messages[:-1], replace(last, content=f"{last.content}\n\n{text}" if last.content else text))
+    return (*messages, Message("user", text))
 
 
 def _joined(head: tuple[Message, ...], shown: tuple[Message, ...], note: str) -> tuple[Message, ...]:

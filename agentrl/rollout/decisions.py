@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Action, Finish, Floats, Observation, Source, Step, TokenIds, ToolSpec
+from agentrl.types import Action, Finish, Floats, Observation, Source, Step, TokenIds, ToolSpec, token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Decision:
     scores: Mapping[str, float] = field(default_factory=dict)
     "What is kept of the decision beside the environment's scores."
     source: Source = Source.POLICY
+    seen: TokenIds = field(default_factory=lambda: token_ids([]))
+    "What the engine was given in place of `prompt`, where the policy was shown more than it trains on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,12 @@ class Seat:
     group: str
     member: int
     run_seed: int = 0
+    given: str = ""
+    "What the policy is told in every context and is not trained with."
+    shared: int = 0
+    "Steps that the episode begins with and that were taken in another."
+    top_logprobs: int = 0
+    "Alternatives per sampled token to take the entropy of; 0 takes none."
 
     def seed(self, index: int) -> int:
         """The sampler's, for step `index`."""

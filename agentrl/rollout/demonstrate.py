@@ -13,6 +13,7 @@ from agentrl.errors import InvalidDataError, RenderingError
 from agentrl.protocols import ContextPolicy, Environment, GenerateRequest, Renderer
 from agentrl.rollout.context import Append
 from agentrl.rollout.episode import Episode, Setting
+from agentrl.rollout.forking import Start
 from agentrl.rollout.limits import EpisodeLimits
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import Action, Completion, Finish, Source, Task, ToolSpec, Trajectory, token_ids
@@ -40,7 +41,7 @@ async def play(
         task,
         group=id,
         member=0,
-        source=Source.EXPERT,
+        start=Start(source=Source.EXPERT),
     )
     episode.id = id
     await episode.start(environment)

@@ -9,24 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from agentrl.errors import EnvironmentFault, InfrastructureFault, TrainingError
-from agentrl.protocols import Environment
-from agentrl.rollout.decisions import Player
+from agentrl.errors import ConfigError, EnvironmentFault, InfrastructureFault, TrainingError
+from agentrl.protocols import Demands, Environment
+from agentrl.rollout.decisions import Player, Seat
 from agentrl.rollout.episode import Episode, Setting, trajectory_id
 from agentrl.rollout.failures import FailureWindow
+from agentrl.rollout.forking import NO_DEMANDS, Start
+from agentrl.rollout.group import GroupRollout
+from agentrl.rollout.guard import within
 from agentrl.rollout.limits import EpisodeLimits, Supervision
+from agentrl.rollout.oracle import winning_line
 from agentrl.rollout.rewarding import Judges, JudgesFailed, RewardTerm, told
-from agentrl.types import Status, Task, Trajectory
+from agentrl.types import Action, Message, Observation, Status, Task, Trajectory
 
 _LOG = logging.getLogger("agentrl.rollout")
 
 
 class RolloutEngine:
-    """Plays episodes within its limits; implements `protocols.Rollout`. Use it with `async with`."""
+    """Plays episodes within its limits; implements `protocols.Episodes`. Use it with `async with`."""
 
     def __init__(
         self,
@@ -44,10 +49,14 @@ class RolloutEngine:
         self.player = player
         self.failure: Exception | None = None
         "Why the run has to stop, if it has to."
+        self.forks: Counter[str] = Counter()
+        "Forked episodes by how their world came to the fork, since this was last emptied."
+        self.seed = seed
         self._last_end = time.monotonic()
         self._setting = Setting(player, self.limits, seed, asyncio.Semaphore(self.supervision.engine_slots))
         self._environment = environment
         self._judges = Judges(rewards, self.limits.reward_deadline, self.supervision)
+        self.unscored = self._judges.unscored
         self._on_trajectory = on_trajectory
         self._places = asyncio.Semaphore(self.supervision.environment_slots)
         self._window = FailureWindow(self.supervision.window, self.supervision.failure_bound)
@@ -72,13 +81,14 @@ class RolloutEngine:
         name: str,
         recorded: Mapping[int, Trajectory] | None = None,
         record: Callable[[Trajectory], Awaitable[None]] | None = None,
+        demands: Demands = NO_DEMANDS,
     ) -> GroupRollout:
-        """The engine as the strategy of one group sees it.
+        """The engine as the strategy of one group sees it, which asks for `demands`.
 
         Members in `recorded` are given back without being played; `record` is awaited with every other record,
         except cancelled ones, before the strategy sees it.
         """
-        return GroupRollout(self, name, recorded or {}, record)
+        return GroupRollout(self, name, recorded or {}, record, demands)
 
     def waiting(self) -> list[tuple[str, str, float]]:
         """For every episode in flight: its id, what it waits for, and for how many seconds; longest first."""
@@ -107,12 +117,12 @@ class RolloutEngine:
             for work in left:
                 _LOG.error("%s did not end within %g s of its cancellation", work.get_name(), late)
 
-    async def dispatch(self, task: Task, member: int, group: GroupRollout) -> Trajectory:
-        """Play one episode in a task of its own. Raises only what stops the run."""
+    async def dispatch(self, task: Task, member: int, group: GroupRollout, start: Start) -> Trajectory:
+        """Play one episode from `start` in a task of its own. Raises only what stops the run."""
         self.check()
         if not self._open:
             raise TrainingError(f"the rollout engine is closed; task {task.id!r} cannot be played.")
-        work = asyncio.create_task(self._supervise(task, member, group), name=trajectory_id(group.name, member))
+        work = asyncio.create_task(self._supervise(task, member, group, start), name=trajectory_id(group.name, member))
         self._running.add(work)
         try:
             cancelled = await _outlast(work)
@@ -120,9 +130,8 @@ class RolloutEngine:
             self._running.discard(work)
         if work.cancelled():
             # Cancelled before its first line ran, so it could not make its own record.
-            trajectory = Episode(self._setting, task, group=group.name, member=member).record(
-                Status.CANCELLED, "cancelled before it began"
-            )
+            unborn = Episode(self._setting, task, group=group.name, member=member, start=start)
+            trajectory = unborn.record(Status.CANCELLED, "cancelled before it began")
         else:
             trajectory = work.result()
         self._announce(trajectory)
@@ -134,17 +143,63 @@ class RolloutEngine:
         self.check()
         return trajectory
 
-    async def _supervise(self, task: Task, member: int, group: GroupRollout) -> Trajectory:
+    async def ask(self, messages: Sequence[Message], member: int, group: str) -> str:
+        """The policy's answer outside of any episode. Raises `InfrastructureFault` after as many tries as allowed."""
+        self.check()
+        limits, player = self.limits, self.player
+        name = f"{group}-{member}-asked"
+        for attempt in range(self.supervision.attempts):
+            seat = Seat(name, name, limits, self._setting.max_context, name, group, member, self.seed)
+            decider = player.sit(seat)
+            try:
+                decider.prepare((), Observation(tuple(messages)), ())
+                async with self._setting.slots:
+                    decision = await within(
+                        limits.generate_deadline,
+                        decider.decide(),
+                        lambda: InfrastructureFault(
+                            f"the engine did not answer {name} within {limits.generate_deadline:g} s "
+                            "(generate_deadline)."
+                        ),
+                    )
+                return decision.action.text or decision.action.error
+            except EnvironmentFault as error:
+                raise InfrastructureFault(f"what {name} was to be asked does not fit the context: {error}") from error
+            except InfrastructureFault:
+                if attempt + 1 == self.supervision.attempts:
+                    raise
+                await asyncio.sleep(self.supervision.backoff * 2**attempt)
+            finally:
+                await player.forget(name)
+        raise AssertionError("unreachable")
+
+    async def winning_line(self, task: Task) -> tuple[Action, ...]:
+        """What the environment's oracle plays, in an environment of its own; see `oracle.winning_line`."""
+        self.check()
+        async with self._places:
+            environment = self._environment()
+            try:
+                return await winning_line(environment, task, self.limits)
+            finally:
+                cancelled = await _endure(asyncio.create_task(self._clean(environment, "")))
+                if cancelled is not None:
+                    raise cancelled
+
+    async def _supervise(self, task: Task, member: int, group: GroupRollout, start: Start) -> Trajectory:
         """Attempt the episode until it ends without a fault, or the attempts are spent."""
         attempt = 0
         while True:
-            episode = Episode(self._setting, task, group=group.name, member=member, attempt=attempt)
+            episode = Episode(self._setting, task, group=group.name, member=member, attempt=attempt, start=start)
             self._live[id(episode)] = episode
             group.began(member, episode)
             try:
                 trajectory = await self._judges.score(episode, await self._attempt(episode))
             except asyncio.CancelledError:
                 return episode.record(Status.CANCELLED, f"cancelled while it waited for {episode.stage}")
+            except ConfigError as error:
+                # No other try can help: the recipe asks for what the engine or the environment does not have.
+                self._stop(error)
+                return episode.record(Status.INFRASTRUCTURE_ERROR, told(error))
             except Exception as error:
                 status, words = _attribution(error)
                 self._failed(task, words)
@@ -154,6 +209,8 @@ class RolloutEngine:
                     return episode.record(status, words)
             else:
                 self._window.passed()
+                if start.shared:
+                    self.forks[episode.arrival] += 1
                 return trajectory
             finally:
                 del self._live[id(episode)]
@@ -221,59 +278,6 @@ class RolloutEngine:
             for work in self._running:
                 if work is not current:
                     work.cancel()
-
-
-class GroupRollout:
-    """One group's view of the rollout engine: it knows its name and what was already played."""
-
-    def __init__(
-        self,
-        engine: RolloutEngine,
-        name: str,
-        recorded: Mapping[int, Trajectory],
-        record: Callable[[Trajectory], Awaitable[None]] | None,
-    ) -> None:
-        self.name = name
-        self._engine = engine
-        self._recorded = recorded
-        self._record = record
-        self._episodes: dict[int, Episode] = {}
-        self._ended: dict[int, Trajectory] = dict(recorded)
-
-    async def episode(self, task: Task, member: int) -> Trajectory:
-        if member in self._recorded:
-            return self._recorded[member]
-        return await self._engine.dispatch(task, member, self)
-
-    @property
-    def oldest_version(self) -> int | None:
-        """Policy version of the oldest token that the group holds so far, or None where it has none."""
-        playing = [episode.oldest_version for episode in self._episodes.values()]
-        return min((v for v in [*playing, oldest_version(tuple(self._ended.values()))] if v is not None), default=None)
-
-    def began(self, member: int, episode: Episode) -> None:
-        self._episodes[member] = episode
-
-    def ended(self, member: int, trajectory: Trajectory) -> None:
-        self._episodes.pop(member, None)
-        self._ended[member] = trajectory
-
-    async def record(self, trajectory: Trajectory) -> None:
-        if self._record is not None:
-            await self._record(trajectory)
-
-
-def oldest_version(trajectories: Sequence[Trajectory]) -> int | None:
-    """Policy version of the oldest token that could be trained on; None where there is none."""
-    return min(_versions(trajectories), default=None)
-
-
-def _versions(trajectories: Sequence[Trajectory]) -> Iterator[int]:
-    for trajectory in trajectories:
-        if trajectory.status.trains:
-            for step in trajectory.steps:
-                if step.versions.size:
-                    yield int(step.versions.min())
 
 
 async def _outlast(work: asyncio.Task[Trajectory]) -> asyncio.CancelledError | None:

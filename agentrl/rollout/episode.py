@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from agentrl.errors import ConfigError, InfrastructureFault
 from agentrl.protocols import Environment
 from agentrl.rollout.decisions import Decision, Player, Seat
+from agentrl.rollout.forking import Arrival, Start, arrive
 from agentrl.rollout.guard import GuardedWorld, within
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Observation, Source, Status, Step, StepResult, Task, Timings, Trajectory
+from agentrl.types import JSON, Observation, Status, Step, StepResult, Task, Timings, Trajectory
 
 
 def trajectory_id(group: str, member: int) -> str:
@@ -45,6 +46,9 @@ class Setting:
         return self.player.max_context if allowed is None else min(allowed, self.player.max_context)
 
 
+_BEGINNING = Start()
+
+
 class Episode:
     """One run in an environment. `start`, then `advance` until `status` is set; `record` works at any time."""
 
@@ -56,15 +60,17 @@ class Episode:
         group: str,
         member: int,
         attempt: int = 0,
-        source: Source = Source.POLICY,
+        start: Start = _BEGINNING,
     ) -> None:
         self.id = trajectory_id(group, member)
         self.task = task
         self.group = group
         self.attempt = attempt
-        self.source = source
-        self.steps: list[Step] = []
-        self.forks = 0
+        self.begins = start
+        self.steps: list[Step] = list(start.shared)
+        self.forks = sum(step.context is None and step.index > 0 for step in start.shared)
+        self.arrival: Arrival = "reset"
+        "How the world came to the beginning."
         self.status: Status | None = None
         self.observation: Observation | None = None
         self.oldest_version: int | None = None
@@ -74,10 +80,25 @@ class Episode:
         self.since = time.monotonic()
         self._setting = setting
         self._decider = setting.player.sit(
-            Seat(self.id, self.session, setting.limits, setting.max_context, task.id, group, member, setting.seed)
+            Seat(
+                self.id,
+                self.session,
+                setting.limits,
+                setting.max_context,
+                task.id,
+                group,
+                member,
+                setting.seed,
+                start.given,
+                len(start.shared),
+                start.demands.top_logprobs,
+            )
         )
         self._world: GuardedWorld
+        self._snapshot: JSON = None
         self._mistakes = 0
+        for step in start.shared:
+            self._note(step)
         self._clock = _Clock()
         self.enter("its start")
 
@@ -102,18 +123,20 @@ class Episode:
             group=self.group,
             steps=tuple(self.steps),
             status=status,
-            source=self.source,
+            source=self.begins.source,
+            forked_from=self.begins.shared[-1].id if self.begins.shared else None,
             forks=self.forks,
             attempt=self.attempt,
             error=error,
             final=self.observation,
+            given=self.begins.given,
         )
 
     async def start(self, environment: Environment) -> None:
-        """Reset `environment`, which stays the caller's to close."""
+        """Bring `environment`, which stays the caller's to close, to where the episode begins."""
         self._world = GuardedWorld(environment, self.task, self._setting.limits, self.enter)
         self._clock = _Clock()
-        self.observation = await self._world.reset()
+        self.observation, self.arrival = await arrive(self._world, self.begins)
 
     async def advance(self) -> None:
         """One step: a decision of the policy and what came back."""
@@ -122,6 +145,8 @@ class Episode:
         if not self._decider.prepare(self.steps, shown, self._world.tools):
             # The next prompt leaves no room for an answer.
             return await self._end(Status.TRUNCATED)
+        if index and self.begins.demands.forks:
+            self._snapshot = await self._world.snapshot()
         decision = await self._decide(index)
         result = await self._world.step(decision.action, shown, index)
         self._keep(index, shown, decision, result)
@@ -173,18 +198,21 @@ class Episode:
             finish=decision.finish,
             timings=self._clock.taken(self._world),
             source=decision.source,
+            seen=decision.seen,
+            told=self.begins.told if index == len(self.begins.shared) else "",
+            snapshot=self._snapshot,
         )
         self.steps.append(step)
-        self._note_version(step)
+        self._note(step)
 
-    def _note_version(self, step: Step) -> None:
+    def _note(self, step: Step) -> None:
+        self._mistakes = self._mistakes + 1 if step.error else 0
         if step.versions.size:
             version = int(step.versions.min())
             self.oldest_version = version if self.oldest_version is None else min(version, self.oldest_version)
 
     async def _judge(self, step: Step) -> None:
         """Has the episode ended, and how?"""
-        self._mistakes = self._mistakes + 1 if step.error else 0
         if step.terminated:
             self.status = Status.OK
         elif step.truncated:

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agentrl.errors import EnvironmentFault, InfrastructureFault
-from agentrl.protocols import Environment
+from agentrl.protocols import Environment, Snapshots
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Action, Message, Observation, StepResult, Task, ToolSpec
+from agentrl.types import JSON, Action, Message, Observation, StepResult, Task, ToolSpec
 
 T = TypeVar("T")
 
@@ -61,6 +61,25 @@ class GuardedWorld:
         if not (result.terminated or result.truncated):
             self._read_tools()
         return result
+
+    @property
+    def copies(self) -> bool:
+        """Whether the environment has snapshots."""
+        return isinstance(self._environment, Snapshots)
+
+    async def snapshot(self) -> JSON:
+        """The state between two steps; None where the environment has no snapshots."""
+        if not isinstance(self._environment, Snapshots):
+            return None
+        return await self._call("snapshot", self._environment.snapshot(), "reset_deadline")
+
+    async def restore(self, snapshot: JSON) -> Observation:
+        """Return to a snapshot that an instance of the same environment took. Only where `copies`."""
+        assert isinstance(self._environment, Snapshots)
+        call = self._environment.restore(snapshot)
+        observation = self._checked(await self._call("restore", call, "reset_deadline"))
+        self._read_tools()
+        return observation
 
     async def grade(self, index: int) -> StepResult | None:
         """What the episode is worth where it stands now, after step `index`; None where only the end is graded."""

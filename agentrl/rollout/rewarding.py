@@ -56,6 +56,16 @@ class Judges:
             )
         return trajectory
 
+    def unscored(self, step: Step) -> Step:
+        """`step` with the environment's reward alone: what a fork takes over is scored anew, as part of the fork."""
+        scores = dict(step.scores)
+        if not self._terms or "environment" not in scores:
+            return step
+        reward = scores.pop("environment")
+        for term in self._terms:
+            scores.pop(term.name, None)
+        return replace(step, reward=reward, scores=scores)
+
     async def _ask(self, term: RewardTerm, trajectory: Trajectory) -> list[float]:
         tries = self._supervision.attempts
         for attempt in range(tries):

@@ -14,8 +14,9 @@ import numpy as np
 
 from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError
 from agentrl.protocols import ContextPolicy, GenerateRequest, Renderer
-from agentrl.rollout.context import Append, history
+from agentrl.rollout.context import Append, history, with_text
 from agentrl.rollout.decisions import Decision, Seat, told_when_cut
+from agentrl.rollout.entropy import step_entropy
 from agentrl.types import Completion, Finish, Observation, SamplingParams, Step, TokenIds, ToolSpec, token_ids
 
 
@@ -50,7 +51,11 @@ class TokenPlayer:
 
 
 class TokenDecider:
-    """Implements `decisions.Decider`: one episode as a path of tokens."""
+    """Implements `decisions.Decider`: one episode as a path of tokens.
+
+    What the policy is given (`Seat.given`) stands in the path that the engine reads and not in the one that is trained
+    on; without it the two are one.
+    """
 
     def __init__(self, player: TokenPlayer, seat: Seat) -> None:
         self._player = player
@@ -58,12 +63,16 @@ class TokenDecider:
         self._index = 0
         self._first = 0
         "The step with which the present context began."
-        self._tokens: TokenIds | None = None
-        "What was sent and sampled in the present context; None before the first prompt."
+        self._trained: TokenIds | None = None
+        "What is trained on in the present context; None before the first prompt."
+        self._read = token_ids([])
+        "What the engine was sent and sampled in the present context."
+        self._prompt = token_ids([])
+        "What the engine is sent next."
         self._known = 0
-        "Steps that the tokens above cover."
+        "Steps that the two above cover."
         self._context: str | None = None
-        self._delta = self._prompt = token_ids([])
+        self._delta = self._seen = token_ids([])
         self._tools: Sequence[ToolSpec] = ()
 
     def prepare(self, steps: Sequence[Step], observation: Observation, tools: Sequence[ToolSpec]) -> bool:
@@ -71,7 +80,8 @@ class TokenDecider:
         if steps and self._known != len(steps):
             # A fork, or steps that another decider took.
             self._first = max(step.index for step in steps if step.context is None)
-            self._tokens = _deltas(steps[self._first :])
+            self._trained = _path(steps[self._first :], len(steps))
+            self._read = _path(steps[self._first :], self._seat.shared)
         self._render(steps, observation)
         limits = self._seat.limits
         if len(self._prompt) + limits.max_tokens > self._seat.max_context:
@@ -82,7 +92,7 @@ class TokenDecider:
                 f"{limits.max_tokens} for the answer it does not fit into a context of {self._seat.max_context}. "
                 "Shorten what `reset` shows or raise max_context."
             )
-        if not np.array_equal(self._prompt, _deltas(steps[self._first :], self._delta)):
+        if not np.array_equal(self._prompt, _path(steps[self._first :], self._seat.shared, self._seen)):
             raise InvalidDataError(
                 f"the prompt of step {self._index} of {self._seat.name} is not the concatenation of its recorded "
                 "deltas: an engine or a renderer changed token arrays in place. Return new arrays."
@@ -96,11 +106,15 @@ class TokenDecider:
             temperature=seat.limits.temperature,
             seed=seat.seed(self._index),
             stop_token_ids=player.renderer.stop_token_ids,
+            top_logprobs=seat.top_logprobs,
         )
         completion = await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
         self._check(completion)
         tokens = token_ids(completion.tokens)
-        self._tokens, self._known = np.concatenate([self._prompt, tokens]), self._index + 1
+        trained, self._read = self._trained, np.concatenate([self._prompt, tokens])
+        assert trained is not None
+        self._trained = self._read if trained is self._prompt else np.concatenate([trained, tokens])
+        self._known = self._index + 1
         action = player.renderer.parse(tokens, self._tools)
         return Decision(
             action=told_when_cut(action, completion.finish, f"at {len(tokens)} tokens"),
@@ -110,22 +124,37 @@ class TokenDecider:
             logprobs=completion.logprobs.astype(np.float32, copy=False),
             versions=token_ids(completion.versions),
             finish=completion.finish,
+            scores={"entropy": step_entropy(completion, seat.top_logprobs)} if seat.top_logprobs else {},
+            seen=token_ids([]) if np.array_equal(self._seen, self._delta) else self._seen,
         )
 
     def _render(self, steps: Sequence[Step], observation: Observation) -> None:
         """The step whose tokens the next prompt extends (None for a new context), and the ids to add."""
-        renderer = self._player.renderer
+        renderer, tools, given = self._player.renderer, self._tools, self._seat.given
         messages = self._player.context.rewrite(steps, observation)
-        if messages is None and self._tokens is not None:
-            delta = renderer.extend(self._tokens, observation.messages, self._tools)
-            if delta is not None:
-                self._context, self._delta = steps[-1].id, token_ids(delta)
-                self._prompt = np.concatenate([self._tokens, self._delta])
-                return
+        if messages is None and self._trained is not None:
+            delta = seen = renderer.extend(self._trained, observation.messages, tools)
+            if given:
+                first = len(steps) == self._seat.shared
+                shown = with_text(observation.messages, given) if first else observation.messages
+                seen = renderer.extend(self._read, shown, tools)
+            if delta is not None and seen is not None:
+                self._context = steps[-1].id
+                return self._send(delta, seen)
             messages = history(steps, observation)
         self._context, self._first = None, len(steps)
+        self._trained = self._read = token_ids([])
         shown = observation.messages if messages is None else messages
-        self._delta = self._prompt = token_ids(renderer.render(shown, self._tools))
+        delta = renderer.render(shown, tools)
+        return self._send(delta, renderer.render(with_text(shown, given), tools) if given else delta)
+
+    def _send(self, delta: TokenIds, seen: TokenIds) -> None:
+        """Put `seen` behind what the engine reads and `delta` behind what is trained on."""
+        assert self._trained is not None
+        self._delta, self._seen = token_ids(delta), token_ids(seen)
+        apart = bool(self._seat.given)
+        self._prompt = np.concatenate([self._read, self._seen])
+        self._trained = np.concatenate([self._trained, self._delta]) if apart else self._prompt
 
     def _check(self, completion: Completion) -> None:
         if completion.finish is Finish.ABORT or not len(completion.tokens):
@@ -139,5 +168,8 @@ class TokenDecider:
             )
 
 
-def _deltas(steps: Sequence[Step], *more: TokenIds) -> TokenIds:
-    return np.concatenate([*(part for step in steps for part in (step.prompt, step.tokens)), *more])
+def _path(steps: Sequence[Step], shared: int, *more: TokenIds) -> TokenIds:
+    """What the engine read of `steps` and sampled; the first `shared` of the episode are read as they are trained."""
+    parts = ((step.seen if step.index >= shared and len(step.seen) else step.prompt, step.tokens) for step in steps)
+    path: TokenIds = np.concatenate([*(part for pair in parts for part in pair), *more])
+    return path

@@ -64,6 +64,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
             "trained on what it samples. Use 'transformers' or 'vllm'; it can be evaluated with `agentrl eval`."
         )
     folder.check(config)
+    blueprint.method()
     blueprint.held_out()
     async with AsyncExitStack() as stack:
         stack.callback(WORKERS.close)
@@ -87,7 +88,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         rollout = await stack.enter_async_context(training_rollout(blueprint, player, terms))
         collector = Collector(
             rollout,
-            blueprint.part("strategies", config.rollout.strategy, "[rollout] strategy"),
+            blueprint.strategy(),
             sampler,
             ledger,
             _shape(config),

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError
+from agentrl.method import Method
 from agentrl.plugins import Host
-from agentrl.protocols import ContextPolicy, Environment
+from agentrl.protocols import ContextPolicy, Environment, RolloutStrategy
+from agentrl.rollout.forking import demands_of
 from agentrl.runs.folder import RunFolder
 from agentrl.sections import Config, Part
 from agentrl.training.report import ProgressReport
@@ -49,6 +51,24 @@ class Blueprint:
     def context(self) -> ContextPolicy:
         policy: ContextPolicy = self.part("context_policies", self.config.rollout.context, "[rollout] context")
         return policy
+
+    def strategy(self) -> RolloutStrategy:
+        """Raises `ConfigError` where the recipe's groups are too small for it."""
+        chosen, size = self.config.rollout.strategy, self.config.rollout.group_size
+        strategy: RolloutStrategy = self.part("strategies", chosen, "[rollout] strategy")
+        least = demands_of(strategy).group
+        if size < least:
+            raise ConfigError(
+                f"rollout.group_size is {size}; the strategy {chosen.name!r} with these options needs groups of at "
+                f"least {least}. Raise it, or let the strategy begin with fewer."
+            )
+        return strategy
+
+    def method(self) -> Method:
+        """Raises `ConfigError` where groups or strategy cannot give what the recipe's method needs."""
+        method: Method = self.part("methods", self.config.method, "[method]", {"host": self.host})
+        method.check(self.config.rollout.group_size, forks=demands_of(self.strategy()).forks)
+        return method
 
     def held_out(self) -> list[Task]:
         """The recipe's evaluation tasks: the first of the split, the same in every run."""

@@ -35,6 +35,7 @@ def forecast(blueprint: Blueprint) -> str:
     """Lines for `--dry-run`. Raises `ConfigError` where the recipe cannot run as written."""
     config, folder = blueprint.config, blueprint.folder
     check_parts(config, blueprint.host)
+    blueprint.method()
     tasks = blueprint.held_out()
     rollout, training = config.rollout, config.training
     shape = model_shape(config)

@@ -7,14 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from agentrl.evaluation.harness import Evaluation, evaluate
-from agentrl.protocols import Rollout
+from agentrl.protocols import Episodes
 from agentrl.runs.blueprint import Blueprint
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
     blueprint: Blueprint
-    rollout: Callable[[float], AbstractAsyncContextManager[Rollout]]
+    rollout: Callable[[float], AbstractAsyncContextManager[Episodes]]
     "Plays episodes at a temperature."
 
     async def __call__(self, update: int) -> list[Evaluation]:

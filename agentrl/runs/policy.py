@@ -43,11 +43,10 @@ class Policy:
 
 async def build_policy(blueprint: Blueprint) -> Policy:
     """The model (warm-started where the recipe says so), its renderer and its learner."""
-    config = blueprint.config
     device = blueprint.device()
     if device == "cpu":
         retain()
-    method: Method = blueprint.part("methods", config.method, "[method]", {"host": blueprint.host})
+    config, method = blueprint.config, blueprint.method()
     shown, tools = await _first_look(blueprint)
     # Before the warm start, which takes minutes.
     method.check(config.rollout.group_size, state_keys=shown.state_key is not None)

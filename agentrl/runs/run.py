@@ -175,7 +175,7 @@ class TrainingRun:
         report = replace(report, health=tuple(health_lines([*self.history, report])))
         self.history.append(report)
         metrics = report.metrics() | {f"update_{name}": value for name, value in now.report.metrics.items()}
-        metrics |= shape_metrics(now.groups, statistics.episodes, statistics.dropped)
+        metrics |= shape_metrics(now.groups, statistics)
         metrics |= measured
         self._told = self.batch
         self._parts.metrics.write(self.batch, metrics)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from agentrl.batch import TrainingBatch
 from agentrl.evaluation.harness import count_calls
 from agentrl.evaluation.statistics import score_interval
 from agentrl.protocols import UpdateReport
+from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.training.report import ProgressReport, TimeSplit
 from agentrl.types import Group, Source, Status, Trajectory
 
@@ -64,8 +65,11 @@ def summarize(
     )
 
 
-def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped: Mapping[str, int]) -> dict[str, float]:
-    """Lengths, mean scores of the steps that have them, and what became of episodes and groups, for `metrics.jsonl`."""
+def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> dict[str, float]:
+    """Lengths, mean scores of the steps that have them, and what became of episodes and groups, for `metrics.jsonl`.
+
+    A token that branches share was sampled once: it counts once in `sampled_tokens_per_group`.
+    """
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     steps = [len(t.steps) for t in trajectories]
     tokens = [sum(len(s.tokens) for s in t.steps) for t in trajectories]
@@ -74,16 +78,23 @@ def shape_metrics(groups: Sequence[Group], episodes: Mapping[str, int], dropped:
         "trajectories": float(len(trajectories)),
         "steps_per_episode": float(np.mean(steps)),
         "tokens_per_episode": float(np.mean(tokens)),
+        "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps()) / max(len(groups), 1),
         "forks": float(sum(t.forks for t in trajectories)),
     }
     taught = [step.source is Source.TEACHER for t in trajectories for step in t.steps]
     if any(taught):
         found["taught"] = float(np.mean(taught))
+    branches = sum(t.forked_from is not None for t in trajectories)
+    if branches:
+        found["branches"] = float(branches)
+        found |= {f"branches_{how}": float(count) for how, count in sorted(statistics.forks.items())}
     if won:
         found["steps_per_success"] = float(np.mean(won))
     found |= _mean_scores(groups)
-    found |= {f"episodes_{status}": float(count) for status, count in sorted(episodes.items())}
-    return found | {f"dropped_{reason}": float(count) for reason, count in sorted(dropped.items())}
+    found |= {f"episodes_{status}": float(count) for status, count in sorted(statistics.episodes.items())}
+    if guided := sum(bool(t.given) for t in trajectories):
+        found["guided"] = float(guided)
+    return found | {f"dropped_{reason}": float(count) for reason, count in sorted(statistics.dropped.items())}
 
 
 def _mean_scores(groups: Sequence[Group]) -> dict[str, float]:

@@ -178,7 +178,7 @@ class TorchLearner:
         parts = self._minibatches(batch)
         known = self._known(batch, [micro for part in parts for micro in part.micros])
         tally = Tally()
-        fresh = (batch.columns.version == self.version) & ~batch.taught
+        fresh = (batch.columns.version == self.version) & ~batch.taught & ~batch.guided
         sampled_by = self.version
         reasons = []
         for part in parts:

@@ -21,7 +21,9 @@ from agentrl.protocols import TaskSampler
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.forking import orphaned
 from agentrl.rollout.limits import Supervision
+from agentrl.rollout.strategies.branching import RandomBranching
 from agentrl.rollout.strategies.independent import Independent
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.store.ledger import Ledger
@@ -80,7 +82,9 @@ SAMPLERS: dict[str, Callable[[], TaskSampler]] = {
     "staged": lambda: StagedSampler(tasks_in_order, 3, by="length", share=0.3, window=4),
     "pcl": lambda: MediumSampler(tasks_in_order, 3),
     "priority": lambda: PrioritySampler(tasks_in_order, 3),
+    "branching": lambda: SequentialSampler(tasks_in_order, seed=3),
 }
+BRANCHING = RandomBranching(initial=2, chance=0.7)
 
 
 async def life(
@@ -99,9 +103,11 @@ async def life(
         state = ledger.resume(engine.version, bound)
         ledger.last = last
         rollout = RolloutEngine(World(), TokenPlayer(engine, Renderer()), supervision=QUICK, seed=5)
-        shape = BatchShape(groups=2, group_size=2, max_staleness=bound)
+        branches = kind == "branching"
+        shape = BatchShape(groups=2, group_size=5 if branches else 2, max_staleness=bound)
+        strategy = BRANCHING if branches else Independent()
         try:
-            async with rollout, Collector(rollout, Independent(), sampler, ledger, shape, keep=uneven) as collector:
+            async with rollout, Collector(rollout, strategy, sampler, ledger, shape, keep=uneven) as collector:
                 collector.resume(state)
                 for update in range(engine.version, batches):
                     trained.append((update + 1, await collector.next_batch(engine.version)))
@@ -153,6 +159,25 @@ def test_a_curriculum_goes_on_after_kills_as_if_nothing_had_happened(kind: str, 
         disturbed = asyncio.run(lives(Path(one) / "run", kills, 0, 6, kind))
         calm = asyncio.run(lives(Path(two) / "run", [], 0, 6, kind))
     assert numbers([disturbed[update] for update in range(1, 7)]) == numbers([calm[update] for update in range(1, 7)])
+
+
+@pytest.mark.slow
+@settings(max_examples=15, deadline=None)
+@given(kills=st.lists(st.integers(0, 50), min_size=1, max_size=4), bound=st.integers(0, 2))
+def test_killed_groups_that_branch_are_completed_and_share_what_they_say_they_share(
+    kills: list[int], bound: int
+) -> None:
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        disturbed = asyncio.run(lives(Path(one) / "run", kills, bound, 6, "branching"))
+        calm = asyncio.run(lives(Path(two) / "run", [], bound, 6, "branching"))
+    groups = [group for update in range(1, 7) for group in disturbed[update]]
+    assert any(t.forked_from for group in groups for t in group.trajectories)
+    for group in groups:
+        assert len(group.trajectories) == 5 and not orphaned(dict(enumerate(group.trajectories)))
+    ids = [t.id for group in groups for t in group.trajectories]
+    assert len(ids) == len(set(ids)) == 60
+    if bound == 0:
+        assert numbers([disturbed[n] for n in range(1, 7)]) == numbers([calm[n] for n in range(1, 7)])
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
@@ -104,7 +105,13 @@ class Engine:
         self.completions.append(tokens)
         finish = Finish.STOP if tokens[-1] == STOP else Finish.LENGTH
         logprobs = np.linspace(-1, -0.5, len(tokens), dtype=np.float32)
-        return Completion(tokens, logprobs, np.full(len(tokens), version, np.int32), finish)
+        top = tuple(self.alternatives(int(token)) for token in tokens) if request.sampling.top_logprobs else ()
+        return Completion(tokens, logprobs, np.full(len(tokens), version, np.int32), finish, 0, top)
+
+    def alternatives(self, token: int) -> dict[int, float]:
+        """The likeliest tokens beside a sampled one: as many as its id says, all equally likely."""
+        count = 2 + token % 3
+        return {number: -math.log(count) for number in range(count)}
 
     async def score(self, tokens: TokenIds) -> np.ndarray:
         return np.zeros(len(tokens), np.float32)
@@ -125,8 +132,12 @@ class Engine:
 class World:
     """Ends after `task.data["length"]` steps; the reward counts the answers "a". Counts who is open."""
 
-    def __init__(self, trouble: Callable[[str, Task, int], float | Exception | None] | None = None) -> None:
-        """`trouble(verb, task, step)`: seconds to sleep, an error to raise, or None."""
+    def __init__(
+        self, trouble: Callable[[str, Task, int], float | Exception | None] | None = None, copies: bool = False
+    ) -> None:
+        """`trouble(verb, task, step)`: seconds to sleep, an error to raise, or None. `copies`: it has snapshots."""
+        self.copies = copies
+        self.restored = 0
         self.open = self.peak = self.made = 0
         self._trouble = trouble or (lambda verb, task, step: None)
 
@@ -134,7 +145,7 @@ class World:
         self.made += 1
         self.open += 1
         self.peak = max(self.peak, self.open)
-        return WorldInstance(self)
+        return CopiedWorldInstance(self) if self.copies else WorldInstance(self)
 
     async def meet(self, verb: str, task: Task, step: int) -> None:
         trouble = self._trouble(verb, task, step)
@@ -177,6 +188,16 @@ class WorldInstance:
         if not self._closed:
             self._closed = True
             self._world.open -= 1
+
+
+class CopiedWorldInstance(WorldInstance):
+    async def snapshot(self) -> object:
+        return {"steps": self._steps}
+
+    async def restore(self, snapshot: object) -> Observation:
+        self._world.restored += 1
+        self._steps = snapshot["steps"]  # type: ignore[index]
+        return Observation((Message("user", "back"),), state_key=f"s{self._steps}")
 
 
 class Diary:
@@ -259,6 +280,9 @@ def trajectory(
         error="slip",
         finish=Finish.LENGTH,
         timings=Timings(1.0, 2.0, 3.0, 4.0, 5.0),
+        seen=token_ids([5, 7, 6]),
+        told="mind the door",
+        snapshot={"room": [1, None]},
     )
     return Trajectory(
         name,
@@ -271,6 +295,7 @@ def trajectory(
         forks=2,
         attempt=1,
         final=Observation(()),
+        given="try the window",
     )
 
 

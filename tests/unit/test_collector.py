@@ -17,7 +17,8 @@ from agentrl.errors import ConfigError, StoreError, TrainingError
 from agentrl.protocols import Rollout, RolloutStrategy
 from agentrl.rollout.accounting import BatchShape, without_filter
 from agentrl.rollout.collector import Collector
-from agentrl.rollout.engine import RolloutEngine, oldest_version
+from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.group import oldest_version
 from agentrl.rollout.limits import Supervision
 from agentrl.rollout.strategies.independent import Independent
 from agentrl.rollout.tokens import TokenPlayer

@@ -35,7 +35,7 @@ from agentrl.credit.turns import (
 )
 from agentrl.errors import TrainingError
 from agentrl.method import Method
-from agentrl.methods import entropy, groups, steps
+from agentrl.methods import entropy, forks, groups, steps
 from agentrl.types import Group, Status, Task, Trajectory
 
 Rule = Callable[[StepTable], Doubles]
@@ -333,7 +333,10 @@ PRESETS: list[Method] = [
     steps.igpo(),
     steps.eapo(),
     steps.normalised_terms(weights={"reward": 1.0}),
-    steps.branch(),
+    forks.arpo(),
+    forks.branch(),
+    forks.r3l(),
+    forks.fission(),
     entropy.d3s(size=2),
 ]
 

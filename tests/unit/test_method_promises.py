@@ -59,6 +59,9 @@ PROMISES: dict[str, Promise] = {
     **dict.fromkeys(("decoupled_ppo", "icepop", "mis", "geo_rejection", "m2po", "opsm"), Promise()),
     **dict.fromkeys(("rloo", "loop", "dr_grpo", "gpg", "branch", "topr", "opmd", "rec", "nft", "vcpo"), DIFFERENCE),
     # Which of two equal returns it drops depends on their order.
+    # Of groups without forks.
+    **dict.fromkeys(("arpo", "fission", "arpo_replay"), Promise()),
+    "r3l": Promise(zero="no", scale="linear"),
     "d3s": Promise(order=False),
     "opo": Promise(zero="tokens", scale="linear"),
     "maxrl": Promise(shift=False),

@@ -19,6 +19,7 @@ from agentrl.plugins import Host, load_host
 from agentrl.rewards.information_gain import InformationGain
 from agentrl.rewards.judge import Judge
 from agentrl.rewards.rules import Executable, Overlong
+from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.runs.assembly import reward_terms
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import RunFolder
@@ -131,7 +132,7 @@ def test_the_mean_of_each_score_is_logged_over_the_steps_that_have_it() -> None:
     one = replace(one, steps=(first, last))
     # A branch that shares the first step: it counts once.
     two = replace(two, steps=(first, replace(two.steps[0], scores={"kind": 0.0, "success": 0.0})))
-    found = shape_metrics(make_groups(g=[one, two]), {}, {})
+    found = shape_metrics(make_groups(g=[one, two]), CollectorStatistics())
     assert found["score_kind"] == pytest.approx(0.5) and found["score_success"] == pytest.approx(0.5)
-    plain = shape_metrics(make_groups(g=[make_trajectory("c", "g", [1.0])]), {}, {})
+    plain = shape_metrics(make_groups(g=[make_trajectory("c", "g", [1.0])]), CollectorStatistics())
     assert not [name for name in plain if name.startswith("score_")]

@@ -1,0 +1,137 @@
+"""Where an episode begins: at a reset, or in the middle of another one that it shares its first steps with.
+
+A world that is brought back to a place is proved to be there: by its state key after a snapshot, observation by
+observation and reward by reward where the recorded actions are replayed. It is never silently another episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from agentrl.errors import EnvironmentFault, InvalidDataError
+from agentrl.protocols import Demands, HasDemands, RolloutStrategy
+from agentrl.rollout.context import with_text
+from agentrl.rollout.guard import GuardedWorld
+from agentrl.types import JSON, Observation, Source, Step, StepResult, Trajectory
+
+NO_DEMANDS = Demands()
+
+Arrival = Literal["reset", "restored", "replayed"]
+"How a world came to the place where an episode begins."
+
+_ADVICE = (
+    "A strategy that forks needs an environment with `snapshot` and `restore`, or one that repeats itself: let it draw "
+    'from random.Random(task.seed) only and read no clock (`agentrl env check` looks), or use strategy = "independent".'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an episode begins, what its policy is told there, and what is kept of it."""
+
+    shared: tuple[Step, ...] = ()
+    "Steps of another trajectory that this one begins with, their rewards the environment's alone."
+    shown: Observation | None = None
+    "What is shown before the first step that is taken anew, `told` included; None at a plain beginning."
+    snapshot: JSON = None
+    "The environment's state at that moment, where it was kept."
+    told: str = ""
+    "Added to what is shown first; it trains. What the other trajectory was told there is part of it."
+    given: str = ""
+    "Shown as well, in every context of the episode; it does not train."
+    source: Source = Source.POLICY
+    demands: Demands = NO_DEMANDS
+
+
+def fork_of(parent: Trajectory, at: int, told: str, given: str, demands: Demands) -> Start:
+    """Raises `InvalidDataError` where `parent` took no step `at`, or ended in a fault."""
+    if not parent.status.trains or not 0 <= at < len(parent.steps):
+        raise InvalidDataError(
+            f"{parent.id} ended {parent.status.value} with {len(parent.steps)} steps and cannot be forked before step "
+            f"{at}: fork trajectories whose `status.trains`, before one of their steps."
+        )
+    left = parent.steps[at]
+    source = Source.GUIDED if given else Source.POLICY
+    shown = replace(left.observation, messages=with_text(left.observation.messages, told))
+    told = "\n\n".join(text for text in (left.told, told) if text)
+    return Start(parent.steps[:at], shown, left.snapshot, told, given, source, demands)
+
+
+def demands_of(strategy: RolloutStrategy) -> Demands:
+    return strategy.demands if isinstance(strategy, HasDemands) else NO_DEMANDS
+
+
+def orphaned(recorded: Mapping[int, Trajectory]) -> bool:
+    """Whether a recorded fork begins with steps that no other recorded member holds, token for token."""
+    for trajectory in recorded.values():
+        others = {step.id: step for other in recorded.values() if other is not trajectory for step in other.own}
+        for step in trajectory.steps[: len(trajectory.steps) - len(trajectory.own)]:
+            held = others.get(step.id)
+            if held is None or not np.array_equal(held.tokens, step.tokens):
+                return True
+    return False
+
+
+async def arrive(world: GuardedWorld, start: Start) -> tuple[Observation, Arrival]:
+    """Bring `world` to the beginning of the episode. Raises `EnvironmentFault` where it does not get there."""
+    shown = await world.reset()
+    if start.shown is None:
+        return shown, "reset"
+    arrival: Arrival = "reset"
+    if start.shared and start.snapshot is not None and world.copies:
+        await _restore(world, start)
+        arrival = "restored"
+    else:
+        await _replay(world, start, shown)
+        arrival = "replayed" if start.shared else "reset"
+    return start.shown, arrival
+
+
+async def _restore(world: GuardedWorld, start: Start) -> None:
+    assert start.shown is not None
+    restored, expected = await world.restore(start.snapshot), start.shown.state_key
+    # What a restored world shows may be worded otherwise: the recorded observation is what the policy saw.
+    if None not in (restored.state_key, expected) and restored.state_key != expected:
+        raise EnvironmentFault(
+            f"restore of a snapshot from before step {len(start.shared)} came to state {restored.state_key!r}; it was "
+            f"taken in {expected!r}. Let `snapshot` hold all that `state_key` reads."
+        )
+
+
+async def _replay(world: GuardedWorld, start: Start, first: Observation) -> None:
+    """Take the shared steps' actions again; everything that comes back must be what was recorded."""
+    assert start.shown is not None
+    awaited = [*((step.observation, step.told) for step in start.shared), (start.shown, start.told)]
+    _check_equal(first, *awaited[0], index=0)
+    for step, expected in zip(start.shared, awaited[1:], strict=True):
+        result = await world.step(step.action, step.observation, step.index)
+        _check_equal(result.observation, *expected, index=step.index + 1)
+        _check_outcome(result, step)
+
+
+def _check_equal(observed: Observation, recorded: Observation, told: str, index: int) -> None:
+    if replace(observed, messages=with_text(observed.messages, told)) != recorded:
+        raise EnvironmentFault(
+            f"the environment is not deterministic at step {index}: after the same actions it shows "
+            f"{_words(observed)} and showed {_words(recorded)} before. {_ADVICE}"
+        )
+
+
+def _check_outcome(result: StepResult, step: Step) -> None:
+    over = result.terminated or result.truncated
+    if over or result.reward != step.reward:
+        what = "ends the episode" if over else f"pays {result.reward:g}"
+        raise EnvironmentFault(
+            f"the environment is not deterministic at step {step.index}: the same action {what} and went on with "
+            f"{step.reward:g} before. {_ADVICE}"
+        )
+
+
+def _words(observation: Observation) -> str:
+    text = " ".join(message.content for message in observation.messages)
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{shown!r} (state {observation.state_key!r})"

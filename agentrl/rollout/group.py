@@ -1,0 +1,91 @@
+"""One group's view of the rollout engine: what its strategy may do, and what is known of its members.
+
+A member that an earlier life of the run recorded is given back as it is, whatever is asked for under its number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentrl.protocols import Demands
+from agentrl.rollout.decisions import sampling_seed
+from agentrl.rollout.episode import Episode
+from agentrl.rollout.forking import Start, fork_of
+from agentrl.types import Action, Message, Task, Trajectory
+
+if TYPE_CHECKING:
+    from agentrl.rollout.engine import RolloutEngine
+
+
+class GroupRollout:
+    """One group's view of the rollout engine, which knows what was already played; implements `protocols.Rollout`."""
+
+    def __init__(
+        self,
+        engine: RolloutEngine,
+        name: str,
+        recorded: Mapping[int, Trajectory],
+        record: Callable[[Trajectory], Awaitable[None]] | None,
+        demands: Demands,
+    ) -> None:
+        self.name = name
+        self._demands = demands
+        self._engine = engine
+        self._recorded = recorded
+        self._record = record
+        self._episodes: dict[int, Episode] = {}
+        self._ended: dict[int, Trajectory] = dict(recorded)
+
+    async def episode(self, task: Task, member: int) -> Trajectory:
+        if member in self._recorded:
+            return self._recorded[member]
+        return await self._engine.dispatch(task, member, self, Start(demands=self._demands))
+
+    async def fork(self, parent: Trajectory, at: int, member: int, *, told: str = "", given: str = "") -> Trajectory:
+        start = fork_of(parent, at, told, given, self._demands)
+        if member in self._recorded:
+            return self._recorded[member]
+        start = replace(start, shared=tuple(map(self._engine.unscored, start.shared)))
+        return await self._engine.dispatch(parent.task, member, self, start)
+
+    async def ask(self, messages: Sequence[Message], member: int) -> str:
+        return await self._engine.ask(messages, member, self.name)
+
+    async def winning_line(self, task: Task) -> Sequence[Action]:
+        return await self._engine.winning_line(task)
+
+    def dice(self, place: str) -> random.Random:
+        return random.Random(sampling_seed(self._engine.seed, self.name, place, -1, -1))
+
+    @property
+    def oldest_version(self) -> int | None:
+        """Policy version of the oldest token that the group holds so far, or None where it has none."""
+        playing = [episode.oldest_version for episode in self._episodes.values()]
+        return min((v for v in [*playing, oldest_version(tuple(self._ended.values()))] if v is not None), default=None)
+
+    def began(self, member: int, episode: Episode) -> None:
+        self._episodes[member] = episode
+
+    def ended(self, member: int, trajectory: Trajectory) -> None:
+        self._episodes.pop(member, None)
+        self._ended[member] = trajectory
+
+    async def record(self, trajectory: Trajectory) -> None:
+        if self._record is not None:
+            await self._record(trajectory)
+
+
+def oldest_version(trajectories: Sequence[Trajectory]) -> int | None:
+    """Policy version of the oldest token that could be trained on; None where there is none."""
+    return min(_versions(trajectories), default=None)
+
+
+def _versions(trajectories: Sequence[Trajectory]) -> Iterator[int]:
+    for trajectory in trajectories:
+        if trajectory.status.trains:
+            for step in trajectory.steps:
+                if step.versions.size:
+                    yield int(step.versions.min())
