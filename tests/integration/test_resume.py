@@ -124,6 +124,22 @@ def test_a_run_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(tmp_
     assert same_weights(bench.run_folder, calm)
 
 
+def test_a_run_that_branches_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(tmp_path):
+    """Forks get their world by replay; a group that was half played is completed with the same branches."""
+    words = (*EXACT, "method.name=arpo", "rollout.strategy.name=entropy_branching", "rollout.strategy.chance=0.9")
+    calm, bench, dice = make_bench(tmp_path / "calm"), make_bench(tmp_path / "bench"), random.Random(5)
+    ended = calm.train(*words)
+    assert ended.code == 0, ended.err
+    kills = sum(kill_at(bench, words, point, dice) for point in (in_collect, in_update, in_collect, after_checkpoint))
+    assert kills >= 2
+    ended = bench.train(*words)
+    assert ended.code == 0, ended.err
+    check_complete(bench.run_folder)
+    assert told(bench.run_folder) == told(calm.run_folder)
+    assert same_weights(bench.run_folder, calm.run_folder)
+    assert all(line["branches"] >= 1 for line in read_metrics(bench.run_folder / "metrics.jsonl"))
+
+
 def test_with_many_requests_in_one_pass_the_rewards_are_equal_and_the_weights_nearly(tmp_path, calm):
     bench = make_bench(tmp_path / "bench")
     kill_at(bench, FREE, in_collect, random.Random(0))
