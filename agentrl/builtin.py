@@ -224,10 +224,13 @@ def agentrl_reward_models() -> Factories:
             "agentrl.rewards.information_gain:InformationGain", summary="what a step adds to p(right answer)"
         ),
         "process": Lazy(
-            "agentrl.rewards.prm:ProcessReward.frozen", TRAIN, "train", "a trained process reward model, as it is"
+            "agentrl.rewards.prm:ProcessReward", TRAIN, "train", "how likely the episode succeeds, learned or as it is"
+        ),
+        "branch_value": Lazy(
+            "agentrl.rewards.branches:BranchValue", summary="what a step adds to the mean return of what follows it"
         ),
         "progress": Lazy(
-            "agentrl.rewards.progress:ProgressReward.frozen", TRAIN, "train", "a step's share of the return, learned"
+            "agentrl.rewards.progress:ProgressReward", TRAIN, "train", "a step's share of the return, learned"
         ),
     }
 

@@ -111,8 +111,11 @@ def _shown(value: Any) -> str:
 
 def _known_at(loc: tuple[int | str, ...], parameters: Collection[str], hints: Mapping[str, Any]) -> Collection[str]:
     """The keys that were allowed beside the one at `loc`: a dataclass option has its own."""
-    if len(loc) == 2 and dataclasses.is_dataclass(hint := hints.get(str(loc[0]))):
-        return tuple(field.name for field in dataclasses.fields(hint))
+    if len(loc) == 2:
+        hint = hints.get(str(loc[0]))
+        for kind in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(kind):
+                return tuple(field.name for field in dataclasses.fields(kind))
     return parameters
 
 

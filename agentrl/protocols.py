@@ -296,6 +296,44 @@ class RewardModel(Protocol):
 
 
 @runtime_checkable
+class GroupRewardModel(Protocol):
+    """Scores steps by what the whole group shows; asked once, when the group is complete, after every `RewardModel`."""
+
+    async def score_group(self, group: Group) -> Mapping[str, float]:
+        """One number for every step of the group, by its id. Raises `InfrastructureFault`, as a `RewardModel` does."""
+        ...
+
+
+@runtime_checkable
+class TrainableReward(Protocol):
+    """A reward model that learns beside the policy, and is checkpointed with it. Blocking; others score meanwhile."""
+
+    @property
+    def trains(self) -> bool: ...
+
+    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
+        """Learn from the groups of one update; numbers for the log."""
+        ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A part that counts what it does."""
+
+    def take_metrics(self) -> Mapping[str, float]:
+        """Since the last call; what is counted from the run's beginning ends in `_total`."""
+        ...
+
+    def account(self) -> str:
+        """What the whole run cost so far, in a line for a person."""
+        ...
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """A part with a memory. Its state is JSON and is checkpointed with the run."""
 

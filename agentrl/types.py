@@ -320,6 +320,16 @@ class Group:
                     yield step
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What reward models that compare the members of a group said of it."""
+
+    members: tuple[str, ...]
+    "Ids of the trajectories that were compared, sorted."
+    scores: Mapping[str, Mapping[str, float]]
+    "By the term's name, one number for every step, by the step's id: branches that share a step share its number."
+
+
 def _check_aligned(owner: str, tokens: TokenIds, logprobs: Floats, versions: TokenIds) -> None:
     if not len(tokens) == len(logprobs) == len(versions):
         raise InvalidDataError(

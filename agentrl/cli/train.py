@@ -69,6 +69,8 @@ async def _train(blueprint: Blueprint) -> None:
             after = await live.measure(await live.run.publish())
             _tell(screen, "after", after)
             _compare(screen, before, after)
+            for account in live.rewards.accounts():
+                screen.note(f"judged   {account}")
             _save_curve(blueprint.config, folder, screen)
     except asyncio.CancelledError:
         screen.note(f"stopped  everything is saved in {folder.path}; the same command goes on from there")

@@ -38,7 +38,8 @@ class OpenAIEngine:
     """Evaluates `model` behind `base_url` (".../v1"); the key is read from the environment variable `api_key_env`.
 
     Of the sampling parameters, `max_tokens`, `temperature` and `seed` are sent. `token_limit` is the name under which
-    the server takes `max_tokens`; OpenAI's own reasoning models want "max_completion_tokens".
+    the server takes `max_tokens`; OpenAI's own reasoning models want "max_completion_tokens". `response_format`, such
+    as a JSON schema that replies have to keep, goes with every request as it is.
     """
 
     trainable = False
@@ -53,6 +54,7 @@ class OpenAIEngine:
         timeout: float = 120.0,
         max_context: int = 128_000,
         token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
+        response_format: Mapping[str, JSON] | None = None,
     ) -> None:
         key = os.environ.get(api_key_env, "")
         if not key and urlsplit(base_url).hostname not in LOOPBACK:
@@ -62,6 +64,7 @@ class OpenAIEngine:
         self.model = model
         self.max_context = max_context
         self._token_limit = token_limit
+        self._response_format = response_format
         self._running = 0
         self._open = asyncio.Event()
         self._open.set()
@@ -76,6 +79,8 @@ class OpenAIEngine:
             "temperature": sampling.temperature,
             self._token_limit: sampling.max_tokens,
         }
+        if self._response_format is not None:
+            body["response_format"] = dict(self._response_format)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if tools:

@@ -17,11 +17,14 @@ import msgspec
 
 from agentrl.errors import ConfigError, InfrastructureFault
 from agentrl.protocols import ChatEngine, ChatReply
+from agentrl.rewards.bill import Bill
 from agentrl.rewards.rules import at_the_end
 from agentrl.rewards.verdicts import Verdict, Verdicts, content_key
 from agentrl.types import JSON, Finish, Message, SamplingParams, Step, Trajectory
 
 EXCERPT = 300
+COUNTED = ("asked", "known", "silent", "unreadable", "prompt_tokens", "completion_tokens")
+"Questions to the server, verdicts that were on the disk, questions without a reply and with one that made no sense."
 ASKED_AGAIN = 0.7
 "Least temperature of a question whose last reply could not be read: at 0 the same reply would come again."
 
@@ -68,17 +71,6 @@ class Question:
             raise ConfigError(f"longest is {self.longest}; at least 16 characters of a message are shown.")
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Per million tokens, in whatever currency the bill has."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
-
-
 class Judge:
     """Asks `model` behind `engine`. Equal questions are asked once, also when they come at the same time."""
 
@@ -90,17 +82,17 @@ class Judge:
         verdicts: Verdicts,
         *,
         sampling: SamplingParams,
-        prices: Prices | None = None,
+        bill: Bill,
     ) -> None:
         self._engine = engine
         self._model = model
         self._question = question
         self._verdicts = verdicts
         self._sampling = sampling
-        self._prices = prices or Prices()
+        self._bill = bill
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unreadable: dict[str, int] = {}
-        self._counts = dict.fromkeys(("asked", "known", "unreadable", "prompt_tokens", "completion_tokens"), 0)
+        self._counts = dict.fromkeys(COUNTED, 0)
 
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """Raises `InfrastructureFault` where the server fails or its reply cannot be read."""
@@ -124,9 +116,12 @@ class Judge:
 
     def take_metrics(self) -> Mapping[str, float]:
         counts = {name: float(count) for name, count in self._counts.items()}
-        counts["cost"] = self._prices.of(self._counts["prompt_tokens"], self._counts["completion_tokens"])
+        counts["cost"] = self._bill.prices.of(self._counts["prompt_tokens"], self._counts["completion_tokens"])
         self._counts = dict.fromkeys(self._counts, 0)
-        return counts
+        return {**counts, "cost_total": self._bill.cost, "replies_total": float(self._bill.replies)}
+
+    def account(self) -> str:
+        return str(self._bill)
 
     async def close(self) -> None:
         close = getattr(self._engine, "close", None)
@@ -138,10 +133,15 @@ class Judge:
         temperature = max(self._sampling.temperature, ASKED_AGAIN) if tries else self._sampling.temperature
         sampling = SamplingParams(self._sampling.max_tokens, temperature, seed=tries)
         self._counts["asked"] += 1
-        reply = await self._engine.chat(messages, (), sampling)
+        try:
+            reply = await self._engine.chat(messages, (), sampling)
+        except BaseException:
+            self._counts["silent"] += 1
+            raise
         # Counted before it is read: a reply that makes no sense is paid for as well.
         self._counts["prompt_tokens"] += reply.usage.prompt_tokens
         self._counts["completion_tokens"] += reply.usage.completion_tokens
+        await asyncio.to_thread(self._bill.add, reply.usage.prompt_tokens, reply.usage.completion_tokens)
         try:
             scores = read_scores(reply, self._question, expected)
         except InfrastructureFault:
@@ -167,6 +167,20 @@ def prompt_of(trajectory: Trajectory, question: Question) -> list[Message]:
         rubric=question.rubric.strip(), wanted=wanted.format(low=question.low, high=question.high)
     )
     return [Message("system", asked), Message("user", msgspec.json.encode(record).decode())]
+
+
+def reply_schema(question: Question) -> dict[str, JSON]:
+    """What a reply has to be, as JSON schema; how many steps there are it leaves open."""
+    score = {"type": "number", "minimum": question.low, "maximum": question.high}
+    scores: dict[str, JSON] = {"score": score}
+    if question.per == "step":
+        scores = {"scores": {"type": "array", "items": score}}
+    return {
+        "type": "object",
+        "properties": {"reason": {"type": "string", "maxLength": EXCERPT}, **scores},
+        "required": ["reason", *scores],
+        "additionalProperties": False,
+    }
 
 
 def read_scores(reply: ChatReply, question: Question, expected: int) -> tuple[float, ...]:

@@ -29,8 +29,8 @@ class ProcessReward:
     step: all of it), so that a long episode is not paid for its length.
 
     Targets are Monte Carlo (Math-Shepherd, arXiv 2312.08935, with the rollouts at hand): each step is taught whether
-    its trajectory succeeded, so a step that branches share learns their success rate. `start` is the folder of an
-    earlier `save`.
+    its trajectory succeeded, so a step that branches share learns their success rate. With `fit` it learns in the run,
+    after every update of the policy; `start` is the folder of an earlier `save`.
     """
 
     def __init__(
@@ -58,19 +58,9 @@ class ProcessReward:
         if start is not None:
             self.model.load(start)
 
-    @classmethod
-    def frozen(
-        cls,
-        model_path: Path,
-        path: Path | None = None,
-        *,
-        loss: Literal["bce", "mse"] = "bce",
-        reward: Literal["value", "gain"] = "value",
-        start: Path | None = None,
-        device: str = "cpu",
-    ) -> ProcessReward:
-        """As a recipe has it: a classification model at `path`, or what `save` left in `start`; it never learns."""
-        return cls(model_path, path, loss=loss, reward=reward, start=start, device=device)
+    @property
+    def trains(self) -> bool:
+        return self.model.trains
 
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """Raises `InfrastructureFault` where the model fails."""
@@ -80,7 +70,7 @@ class ProcessReward:
         return [float(gain) for gain in np.diff(values, prepend=0.0)]
 
     def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        return self.model.fit([t for group in groups for t in group.trajectories], self._losses)
+        return self.model.fit([t for group in groups for t in group.trajectories], self)
 
     def save(self, folder: Path) -> None:
         self.model.save(folder)
@@ -91,6 +81,16 @@ class ProcessReward:
     async def close(self) -> None:
         await self._batched.close()
 
+    def losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
+        values, target = self.forecasts(outputs, trajectory)
+        if self._loss == "mse":
+            return (values - target).square()
+        return functional.binary_cross_entropy_with_logits(_logits(outputs), target, reduction="none")
+
+    def forecasts(self, outputs: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """Of each step."""
+        return self._values(outputs), torch.full((len(outputs),), float(trajectory.success), device=outputs.device)
+
     def _read(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         return [self._values(outputs).tolist() for outputs in self.model.read(trajectories)]
 
@@ -98,12 +98,6 @@ class ProcessReward:
         if self._loss == "mse":
             return outputs[:, 0]
         return torch.sigmoid(_logits(outputs))
-
-    def _losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
-        target = torch.full((len(outputs),), float(trajectory.success), device=outputs.device)
-        if self._loss == "mse":
-            return (outputs[:, 0] - target).square()
-        return functional.binary_cross_entropy_with_logits(_logits(outputs), target, reduction="none")
 
 
 def _logits(outputs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from agentrl.rewards.batching import Batched
@@ -22,7 +23,8 @@ class ProgressReward:
 
     R is the environment's undiscounted return, or 1 for a success and 0 otherwise. The trunk is the policy's starting
     weights, frozen unless `fit` trains "all". Until the first fit every contribution is 0, which says that nothing is
-    known, and adds nothing. `start` is the folder of an earlier `save`; without `fit` nothing is ever trained.
+    known, and adds nothing. With `fit` it learns in the run, after every update of the policy; `start` is the folder of
+    an earlier `save`.
     """
 
     def __init__(
@@ -40,17 +42,16 @@ class ProgressReward:
         if start is not None:
             self.model.load(start)
 
-    @classmethod
-    def frozen(cls, model_path: Path, start: Path, *, device: str = "cpu") -> ProgressReward:
-        """As a recipe has it: what `save` left in `start`; it never learns."""
-        return cls(model_path, start=start, device=device)
+    @property
+    def trains(self) -> bool:
+        return self.model.trains
 
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """Raises `InfrastructureFault` where the model fails."""
         return await self._batched(trajectory)
 
     def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        return self.model.fit([t for group in groups for t in group.trajectories], self._losses)
+        return self.model.fit([t for group in groups for t in group.trajectories], self)
 
     def save(self, folder: Path) -> None:
         self.model.save(folder)
@@ -61,9 +62,14 @@ class ProgressReward:
     async def close(self) -> None:
         await self._batched.close()
 
+    def losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
+        told, came = self.forecasts(outputs, trajectory)
+        return (told - came).square()
+
+    def forecasts(self, outputs: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """Of the return, one of each trajectory."""
+        came = environment_return(trajectory) if self._target == "return" else float(trajectory.success)
+        return outputs[:, 0].sum().reshape(1), torch.full((1,), came, device=outputs.device)
+
     def _read(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         return [outputs[:, 0].tolist() for outputs in self.model.read(trajectories)]
-
-    def _losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
-        wanted = environment_return(trajectory) if self._target == "return" else float(trajectory.success)
-        return (outputs[:, 0].sum() - wanted).square().reshape(1)

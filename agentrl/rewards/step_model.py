@@ -11,10 +11,10 @@ import json
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import safetensors
 import safetensors.torch
@@ -22,15 +22,26 @@ import torch
 import transformers
 from torch import Tensor
 
-from agentrl.errors import ConfigError, InvalidDataError, StoreError
+from agentrl.errors import ConfigError, InvalidDataError, StoreError, TrainingError
+from agentrl.rewards.calibration import calibration_error
 from agentrl.rewards.contexts import Reading, readings
 from agentrl.tiny import quiet
 from agentrl.types import Trajectory
 
 STATE = "state.safetensors"
 FORMAT = "1"
-Loss = Callable[[Tensor, Trajectory], Tensor]
-"From the outputs of a trajectory's steps, [steps, labels], to a vector of losses; their mean is minimised."
+
+
+class Lesson(Protocol):
+    """What a trajectory teaches, given the outputs of its steps, [steps, labels]."""
+
+    def losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
+        """A vector; the mean over all trajectories is minimised."""
+        ...
+
+    def forecasts(self, outputs: Tensor, trajectory: Trajectory) -> tuple[Tensor, Tensor]:
+        """What the outputs foretell and what came of it: vectors of one length."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +107,25 @@ class StepModel:
             found = [out for micro in self._micro_batches(trajectories) for out in self._outputs(micro)]
         return [out.cpu() for out in found]
 
-    def fit(self, trajectories: Sequence[Trajectory], loss: Loss) -> dict[str, float]:
-        """Learn from `trajectories`. `loss_before` is that of what the model said before it saw them.
+    @property
+    def trains(self) -> bool:
+        return self._fitting is not None
 
-        The gradient of an update does not depend on how its trajectories are split into passes.
+    def fit(self, trajectories: Sequence[Trajectory], lesson: Lesson) -> dict[str, float]:
+        """Learn from `trajectories`. `loss_before` and `calibration_error` are of what was said before they were seen.
+
+        The gradient of an update does not depend on how its trajectories are split into passes. Raises `TrainingError`
+        where a loss or a gradient is not finite; the update is not made.
         """
         fitting, optimizer = self._fitting, self._optimizer
         trajectories = [trajectory for trajectory in trajectories if trajectory.steps]
         if fitting is None or optimizer is None or not trajectories:
             return {}
-        before = torch.cat([loss(out, t) for out, t in zip(self.read(trajectories), trajectories, strict=True)])
+        said = list(zip(self.read(trajectories), trajectories, strict=True))
+        before = torch.cat([lesson.losses(out, t) for out, t in said])
+        foretold, came = (
+            torch.cat(parts) for parts in zip(*(lesson.forecasts(out, t) for out, t in said), strict=True)
+        )
         dice = random.Random(f"{fitting.seed}/{self.fits}")
         last: list[Tensor] = []
         for _ in range(fitting.epochs):
@@ -113,9 +133,13 @@ class StepModel:
             order = dice.sample(trajectories, len(trajectories))
             for start in range(0, len(order), fitting.batch):
                 with self._lock:
-                    last.append(self._update(optimizer, order[start : start + fitting.batch], loss))
+                    last.append(self._update(optimizer, order[start : start + fitting.batch], lesson))
         self.fits += 1
-        return {"loss_before": float(before.mean()), "loss": float(torch.cat(last).mean())}
+        return {
+            "loss_before": float(before.mean()),
+            "loss": float(torch.cat(last).mean()),
+            "calibration_error": calibration_error(foretold.numpy(), came.numpy()),
+        }
 
     def save(self, folder: Path) -> None:
         """Trained weights and the optimizer's moments. Raises `StoreError`."""
@@ -196,17 +220,23 @@ class StepModel:
         modules = {"head": self.head, "trunk": self.trunk}
         return {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
 
-    def _update(self, optimizer: torch.optim.Optimizer, batch: Sequence[Trajectory], loss: Loss) -> Tensor:
+    def _update(self, optimizer: torch.optim.Optimizer, batch: Sequence[Trajectory], lesson: Lesson) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         losses = []
         for micro in self._micro_batches(batch):
-            found = torch.cat([loss(out, t) for out, t in zip(self._outputs(micro), micro, strict=True)])
+            found = torch.cat([lesson.losses(out, t) for out, t in zip(self._outputs(micro), micro, strict=True)])
             found.sum().backward()  # type: ignore[no-untyped-call]
             losses.append(found.detach().cpu())
         values = torch.cat(losses)
         for parameter in self._trained.values():
             if parameter.grad is not None:
                 parameter.grad /= len(values)
+        gradients = [parameter.grad for parameter in self._trained.values() if parameter.grad is not None]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in (values, *gradients)):
+            raise TrainingError(
+                f"a reward model's loss is {float(values.mean()):g} and its gradient not finite, in its fit number "
+                f"{self.fits + 1}. Lower the learning_rate of its `fit`; the last checkpoint is from before."
+            )
         optimizer.step()
         return values
 
@@ -280,7 +310,8 @@ def open_step_model(
         if not headless:
             raise ConfigError(
                 f"{path} holds a {kind or 'model'} without a head for steps, and nothing trains one. "
-                "Give the folder of a classification model as `path`, or that of a saved reward model as `start`."
+                "Give `fit` to train one in the run, the folder of a classification model as `path`, or that of a "
+                "saved reward model as `start`."
             )
         head = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=bias)
         # From zero, so that a head that has learned nothing yet says the same of every step.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agentrl.errors import ConfigError
-from agentrl.types import Group, Task, Trajectory
+from agentrl.types import Group, Settlement, Task, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class CollectorStatistics:
     finished: int = 0
     used: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    "By reason: faults, filtered, stale."
+    "By reason: faults, filtered, stale, unscored."
     episodes: dict[str, int] = field(default_factory=dict)
     "Trajectories of finished groups by status."
     forks: dict[str, int] = field(default_factory=dict)
@@ -94,6 +94,11 @@ class IssuedGroup(Protocol):
         """Finished members that may be reused."""
         ...
 
+    @property
+    def settled(self) -> Settlement | None:
+        """What was said of the group as a whole, where it was complete."""
+        ...
+
 
 class Resumed(Protocol):
     """Where an earlier run left off."""
@@ -118,6 +123,8 @@ class GroupLedger(Protocol):
     def issue(self, ordinal: int, group: str, task: Task, members: Sequence[str]) -> None: ...
 
     def finish(self, *trajectories: Trajectory) -> None: ...
+
+    def settle(self, group: str, settlement: Settlement) -> None: ...
 
     def drop(self, group: str, reason: str) -> None: ...
 

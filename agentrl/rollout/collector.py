@@ -31,6 +31,7 @@ from agentrl.rollout.episode import trajectory_id
 from agentrl.rollout.forking import demands_of, orphaned
 from agentrl.rollout.group import GroupRollout, oldest_version
 from agentrl.rollout.recorder import Recorder
+from agentrl.rollout.rewarding import JudgesFailed
 from agentrl.types import JSON, Group, Status, Task, Trajectory
 
 _POLL = 1.0
@@ -40,6 +41,7 @@ _ADVICE = {
     "faults": "Look at the errors of the failed episodes: the environment or the engine is at fault.",
     "filtered": "Try other tasks, a larger group or a higher temperature.",
     "stale": "The engine samples from old weights: publish before collecting, or raise max_staleness.",
+    "unscored": "A reward model of whole groups fails.",
 }
 
 
@@ -168,7 +170,10 @@ class Collector:
             quiet = time.monotonic() - quiet_since
             if quiet > self._rollout.supervision.stall_deadline:
                 waits = [f"{name}: {what} ({seconds:.0f} s)" for name, what, seconds in self._rollout.waiting()[:8]]
-                shown = "; ".join(waits) or f"{len(self._flights)} groups outside of any episode (the strategy)"
+                shown = (
+                    "; ".join(waits)
+                    or f"{len(self._flights)} groups outside of any episode (strategy, reward of groups)"
+                )
                 raise TrainingError(
                     f"no episode has moved for {quiet:.0f} s (stall_deadline). In flight: {shown}."
                 ) from None
@@ -261,7 +266,7 @@ class Collector:
         order = flight.order
         try:
             trajectories = await self._strategy.run(order.task, self.shape.group_size, flight.rollout)
-            await self._settle(order, trajectories)
+            await self._settle(flight, trajectories)
         except asyncio.CancelledError:
             flight.swept = True
         except Exception as error:
@@ -271,7 +276,8 @@ class Collector:
             self._changed.set()
             self._room.set()
 
-    async def _settle(self, order: _Order, trajectories: Sequence[Trajectory]) -> None:
+    async def _settle(self, flight: _Flight, trajectories: Sequence[Trajectory]) -> None:
+        order = flight.order
         counts = self._statistics.episodes
         for trajectory in trajectories:
             counts[trajectory.status] = counts.get(trajectory.status, 0) + 1
@@ -282,26 +288,40 @@ class Collector:
         usable = tuple(t for t in trajectories if t.status.trains and t.steps)
         group = Group(order.group, order.task, usable)
         if len(usable) < self.shape.minimum_group:
-            await self._drop(order, "faults")
-        elif not self._keep(group):
+            return await self._drop(order, "faults")
+        try:
+            group = await self._scored(flight, group)
+        except JudgesFailed as error:
+            return await self._drop(order, "unscored", str(error))
+        if not self._keep(group):
             self._filtered[order.ordinal] = group
             await self._drop(order, "filtered")
         else:
             self._ready[order.ordinal] = group
 
-    async def _drop(self, order: _Order, reason: str) -> None:
-        await asyncio.to_thread(self._ledger.drop, order.group, reason)
-        self._count_drop(reason)
+    async def _scored(self, flight: _Flight, group: Group) -> Group:
+        """The group with what compares its members; in the ledger before anything is decided by it."""
+        known = flight.order.known.settled if flight.order.known else None
+        group, settlement = await flight.rollout.settle(group, known)
+        if settlement is not None and settlement is not known:
+            await asyncio.to_thread(self._ledger.settle, group.id, settlement)
+        return group
 
-    def _count_drop(self, reason: str) -> None:
-        """Raises `TrainingError` where one batch costs more groups than allowed."""
+    async def _drop(self, order: _Order, reason: str, error: str = "") -> None:
+        await asyncio.to_thread(self._ledger.drop, order.group, reason)
+        self._count_drop(reason, error)
+
+    def _count_drop(self, reason: str, error: str = "") -> None:
+        """Raises `TrainingError` where one batch costs more groups than allowed; `error` is the last of its reason."""
         self._statistics.drop(reason)
         self._dropped[reason] += 1
-        if self._dropped.total() > self.shape.drops_allowed:
+        # Nothing but a server's health decides whether a group is scored: a batch's worth of silence is enough.
+        if self._dropped.total() > self.shape.drops_allowed or self._dropped["unscored"] > self.shape.groups:
             told = ", ".join(f"{reason}: {count:,}" for reason, count in self._dropped.most_common())
+            advice = f"{_ADVICE[self._dropped.most_common(1)[0][0]]} {error}".strip()
             raise TrainingError(
                 f"{self._dropped.total():,} groups were dropped while one batch was collected ({told}); "
-                f"{len(self._ready)} of {self.shape.groups} are complete. {_ADVICE[self._dropped.most_common(1)[0][0]]}"
+                f"{len(self._ready)} of {self.shape.groups} are complete. {advice}"
             )
 
     def _fail(self, error: BaseException) -> None:

@@ -25,7 +25,7 @@ from agentrl.rollout.guard import within
 from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.rollout.oracle import winning_line
 from agentrl.rollout.rewarding import Judges, JudgesFailed, RewardTerm, told
-from agentrl.types import Action, Message, Observation, Status, Task, Trajectory
+from agentrl.types import Action, Group, Message, Observation, Settlement, Status, Task, Trajectory
 
 _LOG = logging.getLogger("agentrl.rollout")
 
@@ -142,6 +142,10 @@ class RolloutEngine:
             await group.record(trajectory)
         self.check()
         return trajectory
+
+    async def settle(self, group: Group, known: Settlement | None) -> tuple[Group, Settlement | None]:
+        """As `Judges.settle`."""
+        return await self._judges.settle(group, known)
 
     async def ask(self, messages: Sequence[Message], member: int, group: str) -> str:
         """The policy's answer outside of any episode. Raises `InfrastructureFault` after as many tries as allowed."""

@@ -14,7 +14,7 @@ from agentrl.protocols import Demands
 from agentrl.rollout.decisions import sampling_seed
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.forking import Start, fork_of
-from agentrl.types import Action, Message, Task, Trajectory
+from agentrl.types import Action, Group, Message, Settlement, Task, Trajectory
 
 if TYPE_CHECKING:
     from agentrl.rollout.engine import RolloutEngine
@@ -50,6 +50,10 @@ class GroupRollout:
             return self._recorded[member]
         start = replace(start, shared=tuple(map(self._engine.unscored, start.shared)))
         return await self._engine.dispatch(parent.task, member, self, start)
+
+    async def settle(self, group: Group, known: Settlement | None) -> tuple[Group, Settlement | None]:
+        """The complete group with what reward models say that compare its members; see `Judges.settle`."""
+        return await self._engine.settle(group, known)
 
     async def ask(self, messages: Sequence[Message], member: int) -> str:
         return await self._engine.ask(messages, member, self.name)

@@ -1,4 +1,4 @@
-"""Adds the scores of reward models to a finished episode.
+"""Adds the scores of reward models to a finished episode, and to a group once all of it is there.
 
 A judge that fails is asked again, not the episode played anew; its silence is a fault and never a zero.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from agentrl.errors import InfrastructureFault
-from agentrl.protocols import RewardModel
+from agentrl.protocols import GroupRewardModel, RewardModel
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.limits import Supervision
-from agentrl.types import Step, Trajectory
+from agentrl.types import Group, Settlement, Step, Trajectory
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class RewardTerm:
     """A reward model under the name that its scores carry."""
 
     name: str
-    model: RewardModel
+    model: RewardModel | GroupRewardModel
     weight: float = 1.0
     "The score times this is added to the step's reward; `scores` holds the plain score."
 
@@ -38,17 +41,19 @@ class Judges:
 
     def __init__(self, terms: Sequence[RewardTerm], deadline: float, supervision: Supervision) -> None:
         self._terms = tuple(terms)
+        self._alone = [(term, term.model) for term in terms if not isinstance(term.model, GroupRewardModel)]
+        self._together = [(term, term.model) for term in terms if isinstance(term.model, GroupRewardModel)]
         self._deadline = deadline
         self._supervision = supervision
 
     async def score(self, episode: Episode, trajectory: Trajectory) -> Trajectory:
-        """The trajectory with every model's numbers added. Raises `JudgesFailed`."""
+        """The trajectory with the numbers of every model that looks at one by itself. Raises `JudgesFailed`."""
         if self._terms:
             trajectory = replace(trajectory, steps=tuple(_with_its_own(step) for step in trajectory.steps))
-        for term in self._terms:
+        for term, model in self._alone:
             episode.enter(f"the reward model {term.name}")
             began = time.monotonic()
-            scores = await self._ask(term, trajectory)
+            scores = await self._ask(term.name, _of_trajectory(model, trajectory))
             seconds = (time.monotonic() - began) / max(1, len(scores))
             scored = zip(trajectory.steps, scores, strict=True)
             trajectory = replace(
@@ -66,22 +71,60 @@ class Judges:
             scores.pop(term.name, None)
         return replace(step, reward=reward, scores=scores)
 
-    async def _ask(self, term: RewardTerm, trajectory: Trajectory) -> list[float]:
+    async def settle(self, group: Group, known: Settlement | None = None) -> tuple[Group, Settlement | None]:
+        """The group with the numbers of every model that compares, and these numbers, to be kept.
+
+        `known` is what was kept of this group before a restart: where it is of the same trajectories, nobody is asked
+        again. None where no model compares. Raises `JudgesFailed`.
+        """
+        if not self._together:
+            return group, None
+        members = tuple(sorted(trajectory.id for trajectory in group.trajectories))
+        if known is None or known.members != members:
+            # Each is shown what the episodes brought, not what the models before it said.
+            said = {term.name: await self._ask(term.name, _of_group(model, group)) for term, model in self._together}
+            known = Settlement(members, said)
+        for term, _ in self._together:
+            group = _with_scores(group, term, known.scores[term.name])
+        return group, known
+
+    async def _ask(self, name: str, question: Callable[[], Awaitable[T]]) -> T:
         tries = self._supervision.attempts
         for attempt in range(tries):
             try:
                 async with asyncio.timeout(self._deadline):
-                    scores = [float(score) for score in await term.model.score(trajectory)]
-                if len(scores) != len(trajectory.steps) or not np.isfinite(scores).all():
-                    raise InfrastructureFault(
-                        f"it returned {scores} for {len(trajectory.steps)} steps; one finite number per step is needed"
-                    )
-                return scores
+                    return await question()
             except Exception as error:
                 if attempt + 1 == tries:
-                    raise JudgesFailed(f"reward model {term.name!r} failed {tries} times: {told(error)}") from error
+                    raise JudgesFailed(f"reward model {name!r} failed {tries} times: {told(error)}") from error
                 await asyncio.sleep(self._supervision.backoff * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def _of_trajectory(model: RewardModel, trajectory: Trajectory) -> Callable[[], Awaitable[list[float]]]:
+    async def ask() -> list[float]:
+        scores = [float(score) for score in await model.score(trajectory)]
+        if len(scores) != len(trajectory.steps) or not np.isfinite(scores).all():
+            raise InfrastructureFault(
+                f"it returned {scores} for {len(trajectory.steps)} steps; one finite number per step is needed"
+            )
+        return scores
+
+    return ask
+
+
+def _of_group(model: GroupRewardModel, group: Group) -> Callable[[], Awaitable[Mapping[str, float]]]:
+    async def ask() -> Mapping[str, float]:
+        scores = {step: float(score) for step, score in (await model.score_group(group)).items()}
+        steps = {step.id for step in group.steps()}
+        if scores.keys() != steps or not np.isfinite(list(scores.values())).all():
+            raise InfrastructureFault(
+                f"it returned {len(scores)} numbers for the {len(steps)} steps of group {group.id}, such as "
+                f"{dict(list(scores.items())[:3])}; one finite number for every step is needed"
+            )
+        return scores
+
+    return ask
 
 
 def _with_its_own(step: Step) -> Step:
@@ -89,10 +132,18 @@ def _with_its_own(step: Step) -> Step:
     return replace(step, scores={**step.scores, "environment": step.reward})
 
 
-def _with_score(step: Step, term: RewardTerm, score: float, seconds: float) -> Step:
+def _with_score(step: Step, term: RewardTerm, score: float, seconds: float = 0.0) -> Step:
     timings = replace(step.timings, reward=step.timings.reward + seconds)
     reward = step.reward + term.weight * score
     return replace(step, reward=reward, scores={**step.scores, term.name: score}, timings=timings)
+
+
+def _with_scores(group: Group, term: RewardTerm, scores: Mapping[str, float]) -> Group:
+    """Branches go on sharing the steps that they share."""
+    steps = {id(step): step for trajectory in group.trajectories for step in trajectory.steps}
+    scored = {key: _with_score(step, term, scores[step.id]) for key, step in steps.items()}
+    members = (replace(t, steps=tuple(scored[id(step)] for step in t.steps)) for t in group.trajectories)
+    return replace(group, trajectories=tuple(members))
 
 
 def told(error: Exception) -> str:

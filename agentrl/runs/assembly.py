@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from agentrl.runs.folder import read_method_state
 from agentrl.runs.hints import Hints
 from agentrl.runs.measure import Measure
 from agentrl.runs.policy import Policy, build_policy
+from agentrl.runs.rewards import RewardModels, open_rewards
 from agentrl.runs.run import Parts, Plan, TrainingRun
 from agentrl.sections import Config
 from agentrl.store.ledger import Ledger
@@ -50,6 +50,7 @@ class LiveRun:
 
     run: TrainingRun
     measure: Measure
+    rewards: RewardModels
     resumed: bool
 
 
@@ -82,10 +83,12 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         version = policy.learner.version
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
-        terms = reward_terms(blueprint, engine, policy, stack)
+        rewards = open_rewards(blueprint, engine, policy, stack)
+        if head is not None:
+            rewards.load(folder.path / head.checkpoint)
         advised = _advised(blueprint, engine, policy, stack)
         player = advised(await _player(blueprint, engine, policy, stack))
-        rollout = await stack.enter_async_context(training_rollout(blueprint, player, terms))
+        rollout = await stack.enter_async_context(training_rollout(blueprint, player, rewards.terms))
         collector = Collector(
             rollout,
             blueprint.strategy(),
@@ -117,12 +120,13 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
                 evaluate=measure.metrics,
                 critic=policy.critic,
                 hints=_hints(blueprint, policy),
+                rewards=rewards,
             ),
             batch=state.update,
         )
         stack.callback(run.close)
         host.events.agentrl_run_started(run=RunInfo(config.name, folder.path, config.model_dump(mode="json"), version))
-        yield LiveRun(run, measure, resumed=head is not None or bool(state.groups))
+        yield LiveRun(run, measure, rewards, resumed=head is not None or bool(state.groups))
 
 
 def speaks_only(blueprint: Blueprint) -> bool:
@@ -153,26 +157,6 @@ def evaluation_rollout(blueprint: Blueprint, player: Player, temperature: float)
         supervision=_supervision(config),
         seed=config.seed + EVALUATION_SEED,
     )
-
-
-def reward_terms(blueprint: Blueprint, engine: Engine, policy: Policy, stack: AsyncExitStack) -> list[RewardTerm]:
-    """The recipe's reward models, closed by the stack. The second term of a name is called `name_2`."""
-    given: dict[str, Any] = {
-        "engine": engine,
-        "renderer": policy.renderer,
-        "folder": blueprint.folder.path,
-        "model_path": policy.model_path,
-        "device": policy.device,
-    }
-    terms: dict[str, RewardTerm] = {}
-    for reward in blueprint.config.rewards:
-        model = blueprint.part("reward_models", reward, "[[rewards]]", given)
-        if hasattr(model, "close"):
-            stack.push_async_callback(model.close)
-        numbered = (f"{reward.name}_{number}" for number in count(2))
-        name = next(name for name in chain([reward.name], numbered) if name not in terms)
-        terms[name] = RewardTerm(name, model, reward.weight)
-    return list(terms.values())
 
 
 def _hints(blueprint: Blueprint, policy: Policy) -> Hints | None:

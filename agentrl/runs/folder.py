@@ -113,11 +113,22 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_method_state(checkpoint: Path, state: JSON) -> None:
-    """Beside a learner's checkpoint, synced, before the ledger's head names the folder."""
+    """Beside a learner's checkpoint, before the ledger's head names the folder."""
     with (checkpoint / METHOD_STATE).open("w", encoding="utf-8") as file:
         json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def sync_checkpoint(checkpoint: Path) -> None:
+    """Returns when everything that was written into the folder would survive a power cut. Raises `StoreError`."""
+    try:
+        for path in [*checkpoint.rglob("*"), checkpoint]:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except OSError as error:
+        raise StoreError(f"{checkpoint} cannot be synced: {error}. Free space, then resume.") from error
 
 
 def read_method_state(checkpoint: Path) -> dict[str, JSON]:

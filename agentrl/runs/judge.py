@@ -5,14 +5,15 @@ Its verdicts are kept in the run's folder, so that a run that is resumed pays fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from agentrl.engines.openai import OpenAIEngine
-from agentrl.rewards.judge import Judge, Prices, Question
-from agentrl.rewards.verdicts import Verdicts
-from agentrl.types import SamplingParams
+from agentrl.rewards.bill import Bill, Prices
+from agentrl.rewards.judge import Judge, Question, reply_schema
+from agentrl.rewards.verdicts import Verdicts, content_key
+from agentrl.types import JSON, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Server:
     max_tokens: int = 1024
     "Of a reply, its thoughts included."
     temperature: float = 0.0
+    replies: Literal["text", "json_schema"] = "text"
+    "json_schema asks the server to let no other reply pass (OpenAI, vLLM); small models need it."
 
 
 def open_judge(
@@ -46,6 +49,7 @@ def open_judge(
         api_key_env=server.api_key_env,
         timeout=server.timeout,
         token_limit=server.token_limit,
+        response_format=_schema(question) if server.replies == "json_schema" else None,
     )
     return Judge(
         engine,
@@ -53,5 +57,9 @@ def open_judge(
         question,
         Verdicts(cache or folder / "verdicts"),
         sampling=SamplingParams(server.max_tokens, server.temperature),
-        prices=prices,
+        bill=Bill(folder / "bills" / content_key([asdict(server), asdict(question)])[:16], prices or Prices()),
     )
+
+
+def _schema(question: Question) -> dict[str, JSON]:
+    return {"type": "json_schema", "json_schema": {"name": "grade", "schema": reply_schema(question)}}

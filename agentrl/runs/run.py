@@ -20,8 +20,9 @@ from agentrl.method import Method
 from agentrl.protocols import Learner, Tracker, UpdateReport, WeightPublisher
 from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
-from agentrl.runs.folder import write_method_state
+from agentrl.runs.folder import sync_checkpoint, write_method_state
 from agentrl.runs.hints import Hints
+from agentrl.runs.rewards import RewardModels
 from agentrl.runs.summary import Progress, shape_metrics, summarize
 from agentrl.store.ledger import Ledger
 from agentrl.training.health import health_lines
@@ -71,6 +72,7 @@ class Parts:
     "`training.critic.TorchCritic` where the method has one."
     hints: Hints | None = None
     "Where the method's teacher is told more than the policy."
+    rewards: RewardModels = field(default_factory=RewardModels)
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class _Moment:
     groups: Sequence[Group] = ()
     batch: TrainingBatch | None = None
     report: UpdateReport | None = None
+    fitted: dict[str, float] = field(default_factory=dict)
+    "What the reward models that learn say of it."
     version: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -144,6 +148,10 @@ class TrainingRun:
         except BaseException:
             self._torn = self._parts.learner.version != self._now.version
             raise
+        rewards = self._parts.rewards
+        self._torn = rewards.learns
+        self._now.fitted = await self._in_learner_thread(partial(rewards.fit, self._now.groups))
+        self._torn = False
         self.batch += 1
         self._now.seconds["train"] = time.monotonic() - began
         self._parts.events.agentrl_after_update(report=self._now.report)
@@ -176,7 +184,7 @@ class TrainingRun:
         self.history.append(report)
         metrics = report.metrics() | {f"update_{name}": value for name, value in now.report.metrics.items()}
         metrics |= shape_metrics(now.groups, statistics)
-        metrics |= measured
+        metrics |= self._now.fitted | self._parts.rewards.take_metrics() | measured
         self._told = self.batch
         self._parts.metrics.write(self.batch, metrics)
         self._track(self._parts.learner.version, metrics)
@@ -195,6 +203,9 @@ class TrainingRun:
         write_method_state(folder, self._parts.method.state())
         if self._parts.critic is not None:
             await self._in_learner_thread(partial(self._parts.critic.save, folder))
+        await self._in_learner_thread(partial(self._parts.rewards.save, folder))
+        # The learner's own files are on the disk; what was written beside them has to be, before the head names them.
+        await self._in_learner_thread(partial(sync_checkpoint, folder))
         checkpoint = str(folder.relative_to(self.folder))
         ordinal, sampler = await self._parts.collector.position()
         self._parts.ledger.set_head(self.batch, checkpoint, sampler, ordinal)

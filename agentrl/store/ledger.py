@@ -22,7 +22,7 @@ import msgspec
 from agentrl.errors import StoreError
 from agentrl.store.payloads import PayloadFile
 from agentrl.store.records import decode, encode
-from agentrl.types import JSON, Status, Task, Trajectory
+from agentrl.types import JSON, Settlement, Status, Task, Trajectory
 
 _VERSION = 1
 _SCHEMA = """
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS trajectories (
 CREATE TABLE IF NOT EXISTS head (
     one INTEGER PRIMARY KEY CHECK (one = 1), batch INTEGER NOT NULL, checkpoint TEXT NOT NULL,
     ordinal INTEGER NOT NULL, sampler TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS settlements (grp TEXT PRIMARY KEY, said TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS trajectories_by_group ON trajectories (grp);
 CREATE INDEX IF NOT EXISTS trajectories_by_batch ON trajectories (state, batch);
 CREATE INDEX IF NOT EXISTS groups_by_state ON groups (state);
@@ -67,6 +68,8 @@ class UnfinishedGroup:
     size: int
     recorded: dict[int, Trajectory]
     "Members that ended well and are fresh enough to be used; the others are played again."
+    settled: Settlement | None = None
+    "What was said of the group as a whole; None from the moment that anything is recorded anew in it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,14 @@ class Ledger:
                     "newest = :newest, batch = NULL WHERE trajectories.state IN ('issued', 'failed')",
                     rows,
                 )
+                # What was said of the group as a whole was said of other members.
+                database.executemany("DELETE FROM settlements WHERE grp = ?", {(t.group,) for t in trajectories})
+
+    def settle(self, group: str, settlement: Settlement) -> None:
+        """Keep what was said of a complete group: when this returns, a kill does not make anyone say it again."""
+        with self._transaction() as database:
+            said = msgspec.json.encode(settlement).decode()
+            database.execute("INSERT OR REPLACE INTO settlements (grp, said) VALUES (?, ?)", (group, said))
 
     def drop(self, group: str, reason: str) -> None:
         """The group will not be used, and its task is not issued again."""
@@ -221,12 +232,15 @@ class Ledger:
                     "AND instr(id, 'r') > 0",
                     (ordinal,),
                 )
-                database.execute(
-                    "UPDATE trajectories SET state = 'issued', payload = NULL WHERE "
+                again = (
                     "(state = 'failed' OR state = 'done' AND (oldest < ? OR newest > ?)) "
-                    "AND grp IN (SELECT id FROM groups WHERE state = 'live')",
-                    (version - max_staleness, version),
+                    "AND grp IN (SELECT id FROM groups WHERE state = 'live')"
                 )
+                bounds = (version - max_staleness, version)
+                # What is played again has the names that it had: what was said of it then would pass for what is now.
+                said = f"DELETE FROM settlements WHERE grp IN (SELECT grp FROM trajectories WHERE {again})"
+                database.execute(said, bounds)
+                database.execute(f"UPDATE trajectories SET state = 'issued', payload = NULL WHERE {again}", bounds)
             return ResumeState(head, tuple(self._unfinished()))
 
     def counts(self) -> dict[str, int]:
@@ -258,12 +272,15 @@ class Ledger:
                 "SELECT member, payload FROM trajectories WHERE grp = ? AND state = 'done' AND member >= 0", (group,)
             ).fetchall()
             recorded = {member: decode(self._payloads.read(payload)) for member, payload in done}
-            yield UnfinishedGroup(group, ordinal, msgspec.json.decode(task, type=Task), size, recorded)
+            said = self._database.execute("SELECT said FROM settlements WHERE grp = ?", (group,)).fetchone()
+            settled = None if said is None else msgspec.json.decode(said[0], type=Settlement)
+            yield UnfinishedGroup(group, ordinal, msgspec.json.decode(task, type=Task), size, recorded, settled)
 
     def _insert(
         self, database: sqlite3.Connection, ordinal: int, group: str, task: str, members: Sequence[str]
     ) -> None:
         database.execute("DELETE FROM trajectories WHERE grp = ?", (group,))
+        database.execute("DELETE FROM settlements WHERE grp = ?", (group,))
         database.execute(
             "INSERT OR REPLACE INTO groups (id, ordinal, task, size, state) VALUES (?, ?, ?, ?, 'live')",
             (group, ordinal, task, len(members)),

@@ -37,7 +37,7 @@ class Run(Protocol):
         ...
 
     async def update(self, batch: TrainingBatch) -> None:
-        """The optimiser's updates on the batch; afterwards the run's `batch` is one higher."""
+        """The optimiser's updates on the batch, and what learns beside the policy; then `batch` is one higher."""
         ...
 
     async def report(self) -> None:

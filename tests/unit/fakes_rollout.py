@@ -18,6 +18,7 @@ from agentrl.types import (
     Group,
     Message,
     Observation,
+    Settlement,
     Source,
     Status,
     Step,
@@ -207,6 +208,7 @@ class Diary:
         self.live: dict[str, int] = {}
         self.finished: list[str] = []
         self.dropped: dict[str, str] = {}
+        self.settled: dict[str, Settlement] = {}
         self.batches: list[tuple[int, list[str]]] = []
 
     def issue(self, ordinal: int, group: str, task: Task, members: Sequence[str]) -> None:
@@ -217,6 +219,11 @@ class Diary:
         for trajectory in trajectories:
             assert trajectory.id not in self.finished  # type: ignore[attr-defined]
             self.finished.append(trajectory.id)  # type: ignore[attr-defined]
+
+    def settle(self, group: str, settlement: Settlement) -> None:
+        assert group in self.live and set(settlement.members) <= set(self.finished)
+        assert group not in self.settled
+        self.settled[group] = settlement
 
     def drop(self, group: str, reason: str) -> None:
         self.dropped[group] = reason

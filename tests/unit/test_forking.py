@@ -210,6 +210,7 @@ class Forker:
 class Issued:
     def __init__(self, recorded: dict[int, Trajectory], task: Task) -> None:
         self.id, self.ordinal, self.task, self.recorded = "g000000", 0, task, recorded
+        self.settled = None
 
 
 class Left:

@@ -1,6 +1,7 @@
 """The loop keeps its order, stops between batches, and saves whatever ends it; the run behind it saves nothing half."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ from builders import make_groups, make_trajectory
 from agentrl.batch import build_batch, with_credit
 from agentrl.protocols import UpdateReport
 from agentrl.rollout.accounting import CollectorStatistics
+from agentrl.rollout.rewarding import RewardTerm
+from agentrl.runs.rewards import RewardModels
 from agentrl.runs.run import Parts, Plan, TrainingRun
 from agentrl.training.loop import train
 from agentrl.training.metrics import MetricsLog, read_metrics
@@ -176,7 +179,34 @@ def credit(batch):
     return with_credit(batch, batch.table.reward - 0.5, ones, ones)
 
 
-def make_run(folder, learner, *, every=0, checkpoint_every=1, trackers=(), batches=3):
+class Estimator:
+    """A reward model that learns: `fits` is its memory, `breaks` the fit at which it raises."""
+
+    trains = True
+
+    def __init__(self, breaks=99):
+        self.fits, self.threads, self._breaks = 0, set(), breaks
+
+    async def score(self, trajectory):
+        return [0.0] * len(trajectory.steps)
+
+    def fit(self, groups):
+        self.threads.add(threading.current_thread().name)
+        assert [group.id for group in groups] == ["a"]
+        if self.fits + 1 == self._breaks:
+            raise MemoryError("out of memory")
+        self.fits += 1
+        return {"loss": 1.0 / self.fits}
+
+    def save(self, folder):
+        folder.mkdir(parents=True)
+        (folder / "fits").write_text(str(self.fits))
+
+    def load(self, folder):
+        raise NotImplementedError
+
+
+def make_run(folder, learner, *, every=0, checkpoint_every=1, trackers=(), batches=3, rewards=()):
     rest = Everything()
     plan = Plan(batches, every, checkpoint_every, 2, asynchronous=False, offers_tools=True)
     parts = Parts(
@@ -190,6 +220,7 @@ def make_run(folder, learner, *, every=0, checkpoint_every=1, trackers=(), batch
         events=rest,
         panel=rest,
         evaluate=rest.evaluate,
+        rewards=RewardModels([RewardTerm("progress", model) for model in rewards]),
     )
     return TrainingRun(folder, plan, parts), rest
 
@@ -208,6 +239,33 @@ async def test_a_run_saves_reports_and_publishes_every_batch(tmp_path):
     assert [line.get("held_out_success_0") for line in lines] == [None, 0.25, None]
     assert lines[0]["reward"] == 0.5 and lines[0]["update_loss"] == 0.5
     assert [report.batch for report in rest.shown] == [1, 2, 3]
+
+
+async def test_a_reward_model_learns_after_each_update_and_is_saved_before_the_head_moves(tmp_path):
+    model = Estimator()
+    run, rest = make_run(tmp_path, Learner(), checkpoint_every=2, rewards=[model])
+    heads = rest.set_head
+
+    def set_head(batch, checkpoint, *rest):
+        assert (tmp_path / checkpoint / "rewards" / "progress" / "fits").read_text() == str(batch)
+        heads(batch, checkpoint, *rest)
+
+    rest.set_head = set_head
+    await train(run)
+    run.close()
+    assert [batch for batch, _ in rest.heads] == [2, 3]
+    assert len(model.threads) == 1 and threading.current_thread().name not in model.threads
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["reward_progress_loss"] for line in lines] == [1.0, 1 / 2, 1 / 3]
+
+
+async def test_a_reward_model_that_fails_leaves_no_checkpoint_of_half_a_batch(tmp_path):
+    learner = Learner()
+    run, rest = make_run(tmp_path, learner, checkpoint_every=5, rewards=[Estimator(breaks=2)])
+    with pytest.raises(MemoryError):
+        await train(run)
+    run.close()
+    assert learner.version == 2 and learner.saved == [] == rest.heads
 
 
 @pytest.mark.parametrize(("halfway", "saved"), [(True, [("batch-000002", 2)]), (False, [("batch-000002", 2)])])

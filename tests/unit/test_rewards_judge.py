@@ -13,10 +13,11 @@ from builders import make_trajectory
 from json_server import Answer, Call, Server, serve
 
 from agentrl.errors import ConfigError, InfrastructureFault
-from agentrl.rewards.judge import Judge, Prices, Question, prompt_of
+from agentrl.rewards.bill import Prices
+from agentrl.rewards.judge import Judge, Question, prompt_of
 from agentrl.runs.judge import Server as JudgeServer
 from agentrl.runs.judge import open_judge
-from agentrl.types import Action, Task
+from agentrl.types import Action, Status, Task
 
 PER_STEP = Question("right is 1")
 PER_EPISODE = Question("right is 1", per="episode", low=-1.0)
@@ -99,7 +100,7 @@ async def test_a_reply_that_cannot_be_read_is_a_fault_and_is_paid_for(tmp_path: 
     counted = judge.take_metrics()
     assert counted["asked"] == 2 and counted["unreadable"] == 1 and counted["prompt_tokens"] == 2000
     # Two calls of 1,000 tokens at 2 and 10 tokens at 8 per million.
-    assert counted["cost"] == pytest.approx(0.00416)
+    assert counted["cost"] == counted["cost_total"] == pytest.approx(0.00416)
     assert judge.take_metrics()["cost"] == 0.0, "counted since the last time"
     first, second = (body_of(call) for call in server.calls)
     assert (first["temperature"], second["temperature"]) == (0.0, 0.7), "the same question gets another reply"
@@ -115,7 +116,27 @@ async def test_a_server_that_fails_is_a_fault(tmp_path: Path) -> None:
         with pytest.raises(InfrastructureFault, match="no such model"):
             await judge.score(make_trajectory("t", "g", [1.0]))
         await judge.close()
-    assert judge.take_metrics()["asked"] == 1
+    counted = judge.take_metrics()
+    assert (counted["asked"], counted["silent"], counted["replies_total"]) == (1, 1, 0)
+
+
+async def test_what_a_killed_run_paid_stays_on_the_bill(tmp_path: Path) -> None:
+    prices = Prices(prompt=2.0, completion=8.0)
+    async with serve(Replies('{"scores": [1]}')) as server:
+        killed = judge_at(server, tmp_path, prices=prices)
+        await killed.score(make_trajectory("t", "g", [1.0]))
+        (bill,) = (tmp_path / "bills").iterdir()
+        with bill.open("ab") as file:
+            file.write(b"[10")
+        resumed = judge_at(server, tmp_path, prices=prices)
+        assert str(resumed.account()) == "1 replies · 1,000 prompt and 10 completion tokens · cost 0.00208"
+        await resumed.score(make_trajectory("t", "g", [1.0]))
+        assert resumed.take_metrics()["cost_total"] == pytest.approx(0.00208), "a verdict that was known is free"
+        await resumed.score(replace(make_trajectory("u", "g", [0.0]), status=Status.TRUNCATED))
+        counted = resumed.take_metrics()
+        for judge in (killed, resumed):
+            await judge.close()
+    assert counted["replies_total"] == len(server.calls) == len(bill.read_text().splitlines())
 
 
 async def test_a_torn_verdict_is_asked_for_again(tmp_path: Path) -> None:
@@ -127,7 +148,7 @@ async def test_a_torn_verdict_is_asked_for_again(tmp_path: Path) -> None:
         kept.write_bytes(kept.read_bytes()[:20])
         assert list(await judge.score(episode)) == [1.0]
         await judge.close()
-    assert len(server.calls) == 2 and not (tmp_path / "run").exists()
+    assert len(server.calls) == 2 and not (tmp_path / "run" / "verdicts").exists()
 
 
 def test_long_messages_are_cut_in_the_middle_and_answers_shown_on_request() -> None:
@@ -148,3 +169,22 @@ def test_a_judge_says_what_it_cannot_be_asked(tmp_path: Path) -> None:
         Question("r", low=1.0, high=1.0)
     with pytest.raises(ConfigError, match=r"\$NO_SUCH_KEY is not set"):
         open_judge(JudgeServer("https://judge.test/v1", "wise", "NO_SUCH_KEY"), PER_STEP, tmp_path)
+
+
+@pytest.mark.parametrize("question", [PER_STEP, PER_EPISODE])
+async def test_a_server_that_can_is_asked_for_nothing_but_a_grade(tmp_path: Path, question: Question) -> None:
+    reply = '{"reason": "r", "scores": [1]}' if question is PER_STEP else '{"reason": "r", "score": 1}'
+    async with serve(Replies(reply)) as server:
+        plain = judge_at(server, tmp_path / "plain", question)
+        strict = open_judge(
+            JudgeServer(f"{server.url}/v1", "wise", replies="json_schema"), question, tmp_path / "strict"
+        )
+        for judge in (plain, strict):
+            assert list(await judge.score(make_trajectory("t", "g", [1.0]))) == [1.0]
+            await judge.close()
+    assert "response_format" not in body_of(server.calls[0])
+    asked = body_of(server.calls[1])["response_format"]
+    schema = asked["json_schema"]["schema"]
+    assert asked["type"] == "json_schema" and schema["required"] == sorted(json.loads(reply))
+    score = schema["properties"].get("score") or schema["properties"]["scores"]["items"]
+    assert (score["minimum"], score["maximum"]) == (question.low, question.high)

@@ -12,7 +12,8 @@ import torch
 from forests import VOCABULARY, random_groups, tiny_llama
 from transformers import LlamaConfig, LlamaForTokenClassification
 
-from agentrl.errors import ConfigError, InfrastructureFault, StoreError
+from agentrl.errors import ConfigError, InfrastructureFault, StoreError, TrainingError
+from agentrl.rewards.calibration import calibration_error
 from agentrl.rewards.contexts import readings
 from agentrl.rewards.prm import ProcessReward
 from agentrl.rewards.progress import ProgressReward
@@ -53,6 +54,9 @@ async def test_progress_says_nothing_until_it_learned_and_then_sums_to_the_retur
     report = model.fit(groups)
     assert report["loss_before"] == pytest.approx(np.mean([t.reward**2 for t in trajectories(groups)]))
     assert report["loss"] < 0.01 * report["loss_before"]
+    # Foretold was 0 for everyone: the error is the mean return.
+    assert report["calibration_error"] == pytest.approx(np.mean([t.reward for t in trajectories(groups)]))
+    assert model.fit(groups)["calibration_error"] < 0.1
     for trajectory in trajectories(groups):
         assert sum(await model.score(trajectory)) == pytest.approx(trajectory.reward, abs=0.15)
     await model.close()
@@ -127,7 +131,7 @@ async def test_what_was_saved_goes_on_bit_for_bit_and_scores_frozen(policy: Path
     first = ProgressReward(policy, fit=fitting)
     first.fit(groups)
     first.save(tmp_path)
-    resumed, frozen = ProgressReward(policy, fit=fitting, start=tmp_path), ProgressReward.frozen(policy, tmp_path)
+    resumed, frozen = ProgressReward(policy, fit=fitting, start=tmp_path), ProgressReward(policy, start=tmp_path)
     trajectory = trajectories(groups)[0]
     scores = list(await first.score(trajectory))
     assert any(scores)
@@ -143,22 +147,22 @@ def test_a_saved_model_that_does_not_fit_is_refused(policy: Path, tmp_path: Path
     ProgressReward(policy, fit=Fitting()).save(tmp_path / "saved")
     tiny_llama(1).save_pretrained(tmp_path / "other")
     with pytest.raises(StoreError, match="a head over other weights"):
-        ProgressReward.frozen(tmp_path / "other", tmp_path / "saved")
+        ProgressReward(tmp_path / "other", start=tmp_path / "saved")
     with pytest.raises(StoreError, match="holds 1 trained tensors"):
         ProgressReward(policy, fit=Fitting(train="all"), start=tmp_path / "saved")
     with pytest.raises(StoreError, match="is not a saved reward model"):
-        ProgressReward.frozen(policy, tmp_path)
+        ProgressReward(policy, start=tmp_path)
     state = tmp_path / "saved" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-8])
     with pytest.raises(StoreError, match="is not a saved reward model"):
-        ProgressReward.frozen(policy, tmp_path / "saved")
+        ProgressReward(policy, start=tmp_path / "saved")
 
 
 def test_a_model_without_a_head_is_no_frozen_process_reward(policy: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without a head for steps"):
-        ProcessReward.frozen(policy)
+        ProcessReward(policy)
     with pytest.raises(ConfigError, match="is no model folder"):
-        ProcessReward.frozen(tmp_path)
+        ProcessReward(tmp_path)
 
 
 async def test_the_head_of_a_classification_model_is_read(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ async def test_the_head_of_a_classification_model_is_read(tmp_path: Path) -> Non
     )
     whole = LlamaForTokenClassification(config).eval()
     whole.save_pretrained(tmp_path)
-    model = ProcessReward.frozen(tmp_path)
+    model = ProcessReward(tmp_path)
     trajectory = trajectories(rewarded())[0]
     with torch.no_grad():
         for step, score in zip(trajectory.steps, await model.score(trajectory), strict=True):
@@ -195,3 +199,25 @@ async def test_a_model_that_cannot_read_is_a_fault_and_never_a_zero(policy: Path
         await model.score(replace(good, steps=(long, *good.steps[1:])))
     assert list(await model.score(good)) == [0.0] * len(good.steps), "and it goes on"
     await model.close()
+
+
+def test_a_fit_that_leaves_the_numbers_stops_before_the_weights_are_lost(policy: Path) -> None:
+    groups = rewarded()
+    model = ProgressReward(policy, fit=Fitting())
+    lost = replace(groups[0].trajectories[0].steps[-1], reward=1e30)
+    broken = replace(groups[0].trajectories[0], steps=(*groups[0].trajectories[0].steps[:-1], lost))
+    before = model.model.head.weight.clone()
+    with pytest.raises(TrainingError, match=r"loss is inf .*fit number 1.*Lower the learning_rate"):
+        model.fit([replace(groups[0], trajectories=(broken,))])
+    assert torch.equal(before, model.model.head.weight)
+
+
+def test_calibration_is_the_gap_between_what_was_told_and_what_came() -> None:
+    sure = np.repeat([0.1, 0.9], 50)
+    right = np.concatenate([np.arange(50) < 5, np.arange(50) < 45])
+    assert calibration_error(sure, right) == pytest.approx(0.0, abs=1e-12)
+    assert calibration_error(1 - sure, right) == pytest.approx(0.8)
+    # Equal forecasts stand together whatever their order: the mean is right, so nothing is wrong.
+    assert calibration_error(np.full(100, 0.5), np.arange(100) % 2) == pytest.approx(0.0)
+    assert calibration_error([2.0], [5.0]) == 3.0
+    assert np.isnan(calibration_error([], []))

@@ -20,13 +20,14 @@ from agentrl.rewards.information_gain import InformationGain
 from agentrl.rewards.judge import Judge
 from agentrl.rewards.rules import Executable, Overlong
 from agentrl.rollout.accounting import CollectorStatistics
-from agentrl.runs.assembly import reward_terms
+from agentrl.rollout.rewarding import RewardTerm
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.folder import RunFolder
 from agentrl.runs.policy import Policy
+from agentrl.runs.rewards import RewardModels, open_rewards
 from agentrl.runs.summary import shape_metrics
 from agentrl.sections import Config
-from agentrl.types import Trajectory
+from agentrl.types import Group, Trajectory
 
 START = '[environment]\nname = "keydoor"\n[model]\nname = "tiny"\n'
 TERMS = """
@@ -86,7 +87,7 @@ async def test_a_recipes_terms_are_built_with_what_the_run_gives_and_numbered(tm
     check_parts(config, host)
     blueprint = Blueprint(config, host, RunFolder(tmp_path), SimpleNamespace())
     async with AsyncExitStack() as stack:
-        terms = reward_terms(blueprint, engine(), policy(tmp_path), stack)
+        terms = open_rewards(blueprint, engine(), policy(tmp_path), stack).terms
         assert [(term.name, term.weight) for term in terms] == [
             ("executable", 0.5),
             ("overlong", 1.0),
@@ -106,7 +107,7 @@ async def test_a_model_that_can_be_closed_is_closed_with_the_run(tmp_path: Path)
         read(tmp_path, '[[rewards]]\nname = "closing"\n'), host, RunFolder(tmp_path), SimpleNamespace()
     )
     async with AsyncExitStack() as stack:
-        reward_terms(blueprint, engine(), policy(tmp_path), stack)
+        open_rewards(blueprint, engine(), policy(tmp_path), stack)
         assert made.closed == []
     assert made.closed == ["closed"]
 
@@ -116,7 +117,7 @@ async def test_a_model_that_can_be_closed_is_closed_with_the_run(tmp_path: Path)
     [
         ('name = "overlong"\nlimit = 64', "needs a value for 'buffer'"),
         ('name = "judge"\nserver = { base_url = "u", model = "m" }\nquestion = { rubrik = "r" }', "rubrik"),
-        ('name = "progress"', "needs a value for 'start'"),
+        ('name = "progress"\nfit = { epoch = 2 }', "Did you mean 'epochs'"),
         ('name = "executble"', "Did you mean 'executable'"),
     ],
 )
@@ -136,3 +137,70 @@ def test_the_mean_of_each_score_is_logged_over_the_steps_that_have_it() -> None:
     assert found["score_kind"] == pytest.approx(0.5) and found["score_success"] == pytest.approx(0.5)
     plain = shape_metrics(make_groups(g=[make_trajectory("c", "g", [1.0])]), CollectorStatistics())
     assert not [name for name in plain if name.startswith("score_")]
+
+
+@dataclass
+class Learning:
+    """Counts what is asked of it; its memory is the number of fits."""
+
+    trains: bool = True
+    fits: int = 0
+
+    async def score(self, trajectory: Trajectory) -> Sequence[float]:
+        return [float(self.fits)] * len(trajectory.steps)
+
+    def fit(self, groups: Sequence[Group]) -> dict[str, float]:
+        self.fits += 1
+        return {"loss": 1.0 / self.fits, "groups": float(len(groups))}
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "fits").write_text(str(self.fits))
+
+    def load(self, folder: Path) -> None:
+        self.fits = int((folder / "fits").read_text())
+
+    def take_metrics(self) -> dict[str, float]:
+        return {"asked": 3.0}
+
+    def account(self) -> str:
+        return "3 asked"
+
+
+def test_what_learns_is_fitted_saved_and_restored_under_its_terms_name_and_what_is_frozen_is_not(
+    tmp_path: Path,
+) -> None:
+    def terms() -> list[RewardTerm]:
+        return [
+            RewardTerm("one", Learning()),
+            RewardTerm("still", Learning(trains=False)),
+            RewardTerm("two", Learning()),
+        ]
+
+    groups = make_groups(g=[make_trajectory("a", "g", [0.0, 1.0])])
+    models = RewardModels(terms())
+    assert models.learns and not RewardModels().learns
+    assert models.fit(groups) == {
+        "reward_one_loss": 1.0,
+        "reward_one_groups": 1.0,
+        "reward_two_loss": 1.0,
+        "reward_two_groups": 1.0,
+    }
+    models.save(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "rewards").iterdir()) == ["one", "two"]
+    resumed = RewardModels(terms())
+    resumed.load(tmp_path)
+    assert [term.model.fits for term in resumed.terms] == [1, 0, 1]  # type: ignore[union-attr]
+    assert resumed.accounts() == [f"{name}: 3 asked" for name in ("one", "still", "two")]
+    assert resumed.take_metrics() == {f"reward_{name}_asked": 3.0 for name in ("one", "still", "two")}
+
+
+async def test_a_term_may_not_be_called_success(tmp_path: Path) -> None:
+    host = load_host()
+    host.register(SimpleNamespace(agentrl_reward_models=lambda: {"success": Learning}), "wrong")
+    blueprint = Blueprint(
+        read(tmp_path, '[[rewards]]\nname = "success"\n'), host, RunFolder(tmp_path), SimpleNamespace()
+    )
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match="environment's word on success"):
+            open_rewards(blueprint, engine(), policy(tmp_path), stack)
