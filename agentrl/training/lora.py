@@ -16,8 +16,7 @@ from torch.autograd.function import once_differentiable
 class FusedLora(Linear):  # type: ignore[misc]
     """`x W' + b + scale (x A') B'`, whose second half is added in place by the matrix product that makes it.
 
-    peft's layer writes the wide half three times (product, scale, sum) and keeps the middle one for the backward pass;
-    on a CPU that memory traffic was seen to cost as much as the products.
+    peft's layer writes the wide half three times (product, scale, sum), which on a CPU is memory traffic.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
