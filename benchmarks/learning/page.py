@@ -89,7 +89,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("held out, greedy, %", one("greedy"), PERCENT),
         Column("steps to win", one("held_out_steps_to_win")),
     ),
-    "branching": (
+    "strategies": (
         Column("success over the run, %", curve_mean, PERCENT),
         Column("minus independent", curve_mean, PERCENT, "independent"),
         Column("minus random branching, equal tokens", curve_mean, PERCENT, RANDOM),
@@ -187,7 +187,7 @@ def main() -> None:
     PAGE.write_text(written(PAGE.read_text()))
     success, steps = COLUMNS["tabular"][2], COLUMNS["tabular"][5]
     draw_gaps("tabular", ("tight", "loose"), (("success, points", success), ("steps an episode at the end", steps)))
-    for name, block in (("transformer", 4), ("branching", 5)):
+    for name, block in (("transformer", 4), ("strategies", 5)):
         if (RESULTS / f"{name}.jsonl").exists():
             draw_curves(name, block)
 

@@ -5,14 +5,14 @@
 The world is keydoor. What a policy sees (18 texts) chooses a row of 6 logits; it starts as the environment's
 demonstrator, who walks right 40 % of the time. Every method is the preset that a recipe names: it makes the columns,
 advantages, weights and denominators, and the table takes the gradient of `sum(scale weight advantage log pi)`, which
-is that of every objective where each batch is trained on once. Each batch is 8 new tasks x 8 episodes, and one
-update of Adam; its success is therefore that on tasks never seen. One run is one seed.
+is that of every objective where a batch is trained on once and as it was sampled. Each batch is 8 new tasks x 8
+episodes, and one update of Adam; its success is therefore that on tasks never seen. One run is one seed.
 """
 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -23,7 +23,7 @@ from keydoor.world import DIRECTIONS, Layout, World
 
 from agentrl.batch import TrainingBatch
 from agentrl.credit.anchors import HistoryAnchors, UniqueAnchors
-from agentrl.method import Method
+from agentrl.method import CLIPPED, Method
 from agentrl.plugins import Host, load_host
 from agentrl.types import Action, Group, Message, Observation, Status, Step, Task, Trajectory
 from learning.cells import Cell, Measured, blocks, fill, grid, options
@@ -98,9 +98,10 @@ GRID = {name: tuple(METHODS) if "lr" not in name else SWEPT for name in SETTINGS
 class Table:
     """Logits by what is seen, trained with Adam; and the value of each text, for methods with a critic."""
 
-    def __init__(self, learning_rate: float) -> None:
-        self.rows = {seen: row for row, seen in enumerate(sights())}
-        self.logits = np.log([demonstrator(seen) for seen in self.rows])
+    def __init__(self, learning_rate: float, first: Mapping[str, Doubles]) -> None:
+        """`first` has the chances of the words that the policy starts with, for every text that it may see."""
+        self.rows = {seen: row for row, seen in enumerate(first)}
+        self.logits = np.log(list(first.values()))
         self.values = np.zeros(len(self.rows))
         self._first = self._second = np.zeros_like(self.logits)
         self._rate, self._updates = learning_rate, 0
@@ -132,6 +133,10 @@ def sights() -> list[str]:
     """Every text of a world without walls: what is sought, and where it lies from here."""
     places = [" ".join(part for part in pair if part) for pair in product(("", "north", "south"), ("", "west", "east"))]
     return [f"{thing} {place or 'here'}" for thing in ("key", "door") for place in places]
+
+
+def beginner() -> dict[str, Doubles]:
+    return {seen: demonstrator(seen) for seen in sights()}
 
 
 def demonstrator(seen: str) -> Doubles:
@@ -214,7 +219,7 @@ def act(world: World, word: str) -> None:
 
 def learn(setting: Setting, method: Method, seed: int) -> Measured:
     """Success, steps an episode and steps a success of the batches, each before its update, in blocks of five."""
-    table = Table(setting.learning_rate)
+    table = Table(setting.learning_rate, beginner())
     player = Player(setting, table, seed)
     success, steps, to_win = [], [], []
     for _ in range(setting.batches):
@@ -229,29 +234,32 @@ def learn(setting: Setting, method: Method, seed: int) -> Measured:
     return {name: blocks(values, BLOCK) for name, values in curves.items()}
 
 
-def update(table: Table, method: Method, groups: list[Group]) -> None:
-    """As `runs/run.py` does it: columns, values where there is a critic, credit, then the update."""
-    batch = method.columns(groups)
-    seen = seen_by_row(method, groups, table, batch)
+def update(table: Table, method: Method, groups: Sequence[Group]) -> None:
+    """As `runs/run.py` does it: curation, columns, values where there is a critic, credit, then the update."""
+    for curation in method.curations:
+        groups = curation(groups)
+    batch = replace(method, curations=()).columns(groups)
+    steps = (step for group in groups for trajectory in group.trajectories for step in trajectory.steps)
+    seen = np.array([table.rows[step.observation.messages[0].content] for step in steps], np.int64)
     if method.critic is not None:
         batch = replace(batch, table=replace(batch.table, value=table.values[seen]))
     batch = method.assign(batch)
     if batch.has_signal:
+        row, action = seen[batch.columns.row], batch.columns.token.astype(np.int64)
         weight = (batch.advantage * batch.weight * batch.scale).astype(np.float64)
-        action = batch.columns.token.astype(np.int64)
-        table.ascend(table.gradient(seen[batch.columns.row], action, weight))
+        logprobs = np.log(table.chances()[row, action])
+        table.ascend(table.gradient(row, action, weight * slope(logprobs, batch)))
     if method.critic is not None:
         table.fit_values(seen, method.targets(batch.table))
 
 
-def seen_by_row(method: Method, groups: list[Group], table: Table, batch: TrainingBatch) -> Ints:
-    """The table's row behind each row of the batch, which are the steps of the groups that are trained on."""
-    kept: Any = groups
-    for curation in method.curations:
-        kept = curation(kept)
-    steps = [step for group in kept for trajectory in group.trajectories for step in trajectory.steps]
-    assert len(steps) == len(batch.table)
-    return np.array([table.rows[step.observation.messages[0].content] for step in steps], np.int64)
+def slope(logprobs: Doubles, batch: TrainingBatch) -> Doubles:
+    """Of PPO's clipped ratio, with the numbers of `CLIPPED`: 1 for what the policy itself sampled just now."""
+    apart = logprobs - batch.columns.behavior_logprobs
+    # The sampler's numbers are float32.
+    ratio = np.exp(np.where(np.abs(apart) < 1e-5, 0.0, apart))
+    over = np.where(batch.advantage > 0, ratio > 1 + CLIPPED.high, ratio < 1 - CLIPPED.low)
+    return np.where(over, 0.0, ratio)
 
 
 def main() -> None:

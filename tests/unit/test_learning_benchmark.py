@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,13 @@ from keydoor.world import Layout, World
 from learning.cells import Cell, Measured, fill, grid, read
 from learning.intervals import estimate, paired
 from learning.page import PAGE, written
-from learning.tabular import METHODS, SETTINGS, Table, demonstrator, learn, sights
+from learning.strategies import ARMS, HINT, PLACE, SURE, TOKENS, TOOLS, Places, drawn
+from learning.strategies import SETTINGS as SETTINGS_OF_CHAINS
+from learning.strategies import learn as learn_a_chain
+from learning.tabular import METHODS, SETTINGS, Player, Table, beginner, demonstrator, learn, sights, slope
 
 from agentrl.plugins import load_host
+from agentrl.types import Message
 
 SHORT = replace(SETTINGS["tight"], batches=6)
 
@@ -69,7 +74,7 @@ def test_the_table_knows_every_text_of_the_world() -> None:
 
 
 def test_the_gradient_of_the_table_is_that_of_weighted_log_probabilities() -> None:
-    table, rng = Table(0.1), np.random.default_rng(0)
+    table, rng = Table(0.1, beginner()), np.random.default_rng(0)
     row, action = rng.integers(0, 18, 30), rng.integers(0, 6, 30)
     weight = rng.normal(size=30)
 
@@ -94,6 +99,41 @@ def test_a_run_is_its_seed_and_methods_play_the_same_tasks() -> None:
     assert learn(SHORT, grpo, seed=1) != first
     # Without equal states GiGPO is GRPO: the control says that nothing else differs.
     assert learn(SHORT, METHODS["gigpo, unique anchors"](host), seed=0) == first
+
+
+@pytest.mark.parametrize("name", ARMS)
+async def test_every_arm_starts_alike_and_keeps_its_budget(name: str) -> None:
+    host, arm = load_host(), ARMS[name]
+    method = host.create("methods", arm.method, {}, given={"host": host})
+    setting = SETTINGS_OF_CHAINS["two uncertain calls of six"]
+    told: dict[str, Any] = dict(await learn_a_chain(setting, arm, method, seed=0, batches=2))
+    table, answers = drawn(setting, seed=0)
+    begin = float(table.chances()[np.arange(6), list(answers)].prod())
+    assert begin == pytest.approx(SURE**4 / TOOLS**2)
+    assert told["trajectories"][0] <= arm.members
+    # What is begun is played to its end, so a budget of tokens may be exceeded by one round.
+    assert told["tokens"][0] <= TOKENS + 6
+    assert np.isfinite(told["success"][0])
+
+
+def test_hints_are_read_and_are_no_part_of_a_place() -> None:
+    places = Places()
+    hinted = places.render((Message("user", "0\n\nA solution begins like this: 3, 1."),), ())
+    assert hinted.tolist() == [HINT + 3, HINT + 1, PLACE]
+    assert places.render((Message("user", "4"),), ()).tolist() == [PLACE + 4]
+
+
+def test_a_ratio_of_one_is_exact_and_a_clipped_one_has_no_slope() -> None:
+    batch = load_host().create("methods", "grpo").columns(Player(SHORT, Table(0.1, beginner()), 0).groups())
+    size = len(batch.columns)
+    sampled = batch.columns.behavior_logprobs.astype(np.float64)
+    good = replace(batch, advantage=np.ones(size, np.float32))
+    bad = replace(batch, advantage=-np.ones(size, np.float32))
+    assert (slope(sampled + 1e-7, good) == 1.0).all()
+    assert (slope(sampled + np.log(1.5), good) == 0.0).all()
+    assert slope(sampled + np.log(1.5), bad) == pytest.approx(np.full(size, 1.5))
+    assert (slope(sampled + np.log(0.5), bad) == 0.0).all()
+    assert slope(sampled + np.log(0.5), good) == pytest.approx(np.full(size, 0.5))
 
 
 def test_the_tables_of_the_page_are_those_of_the_cells() -> None:
