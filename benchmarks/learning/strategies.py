@@ -73,6 +73,8 @@ class Arm:
 
 SETTINGS = {"two uncertain calls of six": Setting(6, 2), "three uncertain calls of six": Setting(6, 3)}
 HALF, TOKENS = MEMBERS // 2, 6 * MEMBERS
+RETRIED = 10
+"Half of them retries, which sample half of an episode: about the tokens of eight episodes."
 SHARP = EntropyBranching(initial=HALF, top=TOOLS, chance=0.0, weight=1.0)
 ARMS: dict[str, Arm] = {
     "independent": Arm(Independent()),
@@ -84,7 +86,8 @@ ARMS: dict[str, Arm] = {
     "random branching, equal rows": Arm(RandomBranching(initial=HALF)),
     "entropy branching, sharp, equal rows": Arm(SHARP),
     "replay of a success": Arm(Independent(), method="arpo_replay"),
-    "retry from a random step": Arm(RetryFromStep(), method="r3l"),
+    "retry from a random step, r3l": Arm(RetryFromStep(), RETRIED, "r3l"),
+    "retry from a random step, grpo": Arm(RetryFromStep(), RETRIED),
     "guided where all fail": Arm(Guided()),
 }
 FEW = ("independent", *(name for name in ARMS if "branching" in name))
@@ -176,7 +179,7 @@ class TableSampler:
         *before, last = request.tokens.tolist()
         row = np.full(TOOLS, 1 / TOOLS) if last == ASKED else self._chances[last - PLACE]
         hints = [token - HINT for token in before if HINT <= token < PLACE]
-        if last - PLACE < len(hints):
+        if 0 <= last - PLACE < len(hints):
             row = (1 - HEEDED) * row + HEEDED * np.eye(TOOLS)[hints[last - PLACE]]
         taken = int(np.random.default_rng(request.sampling.seed).choice(TOOLS, p=row / row.sum()))
         logprobs = np.log(row).astype(np.float32)
