@@ -169,8 +169,8 @@ def draw_curves(name: str, block: int) -> None:
         axis.set_title(f"{setting}: success of the batches, %", fontsize=10)
         axis.set_xlabel("batch of 64 episodes")
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     axes[0].set_ylim(0, 100)
-    axes[0].legend(fontsize=8)
     figure.savefig(RESULTS / f"{name}.png", dpi=80)
 
 
