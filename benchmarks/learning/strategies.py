@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from agentrl.rollout.forking import demands_of
-from agentrl.rollout.strategies.branching import EntropyBranching, RandomBranching
-from agentrl.rollout.strategies.guidance import Guided
-from agentrl.rollout.strategies.reflection import RetryFromStep
-from agentrl.rollout.strategies.rounds import sampled
 
 from agentrl.method import Method
 from agentrl.plugins import load_host
 from agentrl.protocols import GenerateRequest, RolloutStrategy
 from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.forking import demands_of
 from agentrl.rollout.limits import EpisodeLimits
+from agentrl.rollout.strategies.branching import EntropyBranching, RandomBranching
+from agentrl.rollout.strategies.guidance import Guided
 from agentrl.rollout.strategies.independent import Independent
+from agentrl.rollout.strategies.reflection import RetryFromStep
+from agentrl.rollout.strategies.rounds import sampled
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.types import (
     Action,
