@@ -1,16 +1,27 @@
-"""Writes docs/methods.md from the registered methods: `python scripts/methods_page.py`; a test compares."""
+"""Writes docs/methods.md from the registered methods, their checks, the recipes and the kept results; a test compares.
+
+PYTHONPATH=benchmarks:tests/unit python scripts/methods_page.py
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from learning.cells import RESULTS, read
+from learning.strategies import ARMS
+from method_checks import CHECKS, Check
 
 from agentrl.method import Method
 from agentrl.plugins import load_host
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "methods.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "methods.md"
 NEEDS_OPTIONS: dict[str, dict[str, Any]] = {
     "custom": {"credit": [{"name": "episode"}]},
     "normalised_terms": {"weights": {"success": 1.0}},
@@ -27,17 +38,25 @@ gamma = 0.95
 ```
 
 Every method here makes two updates on real keydoor trajectories in `tests/integration/test_every_method.py` (finite,
-changed weights). That shows that it runs, not that it learns: runs that were shown to learn are in `recipes/`.
-This page is written by `scripts/methods_page.py`.
+changed weights), and keeps what `tests/unit/test_method_promises.py` says of its credit. That shows that it runs.
 
-| method | paper | what it is | stages beside credit and denominators | options and defaults |
-|---|---|---|---|---|
+- **Checked** names the test of what is the method's own: *published numbers* of a paper or its public code, a
+  *hand-worked* example, an *identity* with something known, or an *invariant* of random inputs.
+- **Shown in** names where it was seen to learn: a recipe whose curve is in [recipes](../recipes/README.md), or a file of
+  kept runs whose mean success rose, which [what learns](learning.md) describes and compares. `tabular` and `strategies`
+  train a table of logits by a method's credit and denominators, without its objective; some of their runs set options.
+
+This page is written by `PYTHONPATH=benchmarks:tests/unit python scripts/methods_page.py`.
+
+| method | paper | what it is | checked | shown in | stages beside credit and denominators | options and defaults |
+|---|---|---|---|---|---|---|
 """
 
 
 def page() -> str:
     """The whole page."""
     host = load_host()
+    shown = _shown()
     rows = []
     for entry in sorted(host.entries("methods"), key=lambda entry: entry.name):
         factory = host.factory("methods", entry.name)
@@ -46,11 +65,45 @@ def page() -> str:
             f"`{entry.name}`",
             method.paper or "-",
             (inspect.getdoc(factory) or "").splitlines()[0],
+            _checked(CHECKS.get(entry.name, ())),
+            ", ".join(shown[entry.name]) or "-",
             _stages(method),
             _defaults(factory),
         )
         rows.append("| " + " | ".join(cells) + " |")
     return HEAD + "\n".join(rows) + "\n"
+
+
+def _checked(checks: Iterable[Check]) -> str:
+    return "; ".join(f"{each.kind}: [{each.test}](../tests/unit/{each.file}.py)" for each in checks) or "-"
+
+
+def _shown() -> defaultdict[str, list[str]]:
+    """By method, links to the recipes that name it and to the files of results in which it learned."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for recipe in sorted((ROOT / "recipes").glob("*.toml")):
+        method = tomllib.loads(recipe.read_text(encoding="utf-8")).get("method", {}).get("name")
+        if method:
+            found[method].append(f"[{recipe.name}](../recipes/{recipe.name})")
+    for file in sorted(RESULTS.glob("*.jsonl")):
+        for method in sorted(_learned(file)):
+            found[method].append(f"[{file.name}](../benchmarks/results/learning/{file.name})")
+    return found
+
+
+def _learned(file: Path) -> set[str]:
+    """Methods whose success rose from the start to the end of the runs of some cell, in the mean over its seeds."""
+    gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for result in read(file):
+        curve = result.measured.get("success")
+        if isinstance(curve, list):
+            gains[result.cell.setting, result.cell.method].append(curve[-1] - curve[0])
+    # A cell is named by its method and what is changed in it, or by how its groups are made.
+    return {
+        ARMS[cell].method if cell in ARMS else cell.split(",")[0]
+        for (_, cell), values in gains.items()
+        if mean(values) > 0
+    }
 
 
 def _stages(method: Method) -> str:

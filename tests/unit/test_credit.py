@@ -12,6 +12,8 @@ from agentrl.batch import StepTable, build_table
 from agentrl.credit.baselines import center
 from agentrl.credit.returns import step_returns
 from agentrl.credit.rules import AnchorCredit, EpisodeCredit, StepReturnCredit, WeightedSum
+from agentrl.methods.groups import lite_ppo
+from agentrl.methods.steps import eapo, step_return
 
 OUTCOMES = np.array([1, 0, 0, 1, 0.5, 0.5, 0.7])
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 2])
@@ -65,6 +67,26 @@ def test_gigpo_deviation_normalisation_reproduces_the_reference() -> None:
     np.testing.assert_allclose(step, [0.486672, 0.707107, 0, -1.150178, -0.707107, 0.663506], atol=1e-6)
     total = WeightedSum(((1.0, EpisodeCredit(statistics="pooled")), (1.0, AnchorCredit())))(table)
     np.testing.assert_allclose(total, [1.132169, 1.352604, 0.645497, -2.441172, -1.998101, 1.309003], atol=2e-6)
+
+
+def test_lite_ppo_divides_by_the_deviation_of_the_batch() -> None:
+    table = build_table(
+        make_groups(
+            g=[make_trajectory("a", "g", [1]), make_trajectory("b", "g", [0])],
+            h=[make_trajectory("c", "h", [3]), make_trajectory("d", "h", [0])],
+        )
+    )
+    # Means .5 and 1.5; around the batch's mean of 1 the squares are 0, 1, 4, 1, over three.
+    np.testing.assert_allclose(lite_ppo().credit(table), np.array([0.5, -0.5, 1.5, -1.5]) / np.sqrt(2), atol=1e-5)
+
+
+def test_step_returns_are_compared_over_all_steps_of_a_group() -> None:
+    table = build_table(make_groups(g=[make_trajectory("a", "g", [0, 1]), make_trajectory("b", "g", [0, 0])]))
+    # Half of what comes after: .5, 1, 0, 0, of mean 3/8; 64 times the squares are 1, 25, 9, 9, over three.
+    want = np.array([1, 5, -3, -3]) / 8 / np.sqrt(44 / 64 / 3)
+    for method in (step_return(gamma=0.5), eapo(gamma=0.5)):
+        np.testing.assert_allclose(method.credit(table), want, atol=1e-5)
+    np.testing.assert_allclose(step_return(gamma=0.5, scale="none").credit(table), [0.125, 0.625, -0.375, -0.375])
 
 
 def test_anchors_never_meet_across_groups() -> None:

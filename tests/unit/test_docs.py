@@ -6,6 +6,7 @@ name it in a recipe), and `check` holds its environment against `agentrl.testing
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 import typer
+from method_checks import CHECKS
 
 from agentrl import Env, toml
 from agentrl.cli.main import app
@@ -215,4 +217,16 @@ def test_the_page_of_methods_is_up_to_date() -> None:
     module = importlib.util.module_from_spec(script)
     script.loader.exec_module(module)
     written = module.PAGE.read_text(encoding="utf-8")
-    assert module.page() == written, "run: python scripts/methods_page.py"
+    assert module.page() == written, "run: PYTHONPATH=benchmarks:tests/unit python scripts/methods_page.py"
+
+
+def test_every_method_says_what_was_checked_of_it_and_the_tests_exist() -> None:
+    assert sorted(CHECKS) == sorted(entry.name for entry in load_host().entries("methods"))
+    named = {(check.file, check.test) for checks in CHECKS.values() for check in checks}
+    written = {
+        (file, node.name)
+        for file in {file for file, _ in named}
+        for node in ast.parse((ROOT / "tests" / "unit" / f"{file}.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert sorted(named - written) == []

@@ -13,7 +13,7 @@ import pytest
 import torch
 from builders import make_groups, make_trajectory
 from forests import random_batch, tiny_llama
-from loss_inputs import loss_and_gradients, random_update
+from loss_inputs import loss_and_gradients, micro_batch, random_update
 
 from agentrl.batch import TrainingBatch, build_table
 from agentrl.errors import ConfigError
@@ -173,6 +173,17 @@ def test_shifted_credit_leans_towards_success() -> None:
     )
     # The mean of g is 0.5, of h 1; the baseline lies 0.1 below.
     np.testing.assert_allclose(offpolicy.asymre().credit(table), [0.6, 0.6, -0.4, 0.1, 0.1])
+
+
+def test_mirror_descent_is_reinforce_slowed_by_its_temperature() -> None:
+    update = random_update(27)
+    for tau in (0.5, 3.0):
+        objective = offpolicy.opmd(tau=tau).objective()
+        logprobs = torch.from_numpy(update.logprobs.astype(np.float64)).requires_grad_()
+        members = np.unique(update.trajectory).tolist()
+        _, given = micro_batch(update, objective.prepare(update), members, logprobs, torch.zeros(len(update)))
+        objective(given).loss.sum().backward()
+        np.testing.assert_allclose(logprobs.grad, -update.advantage / (1 + tau), rtol=1e-6)
 
 
 def test_the_soft_baseline_lies_between_mean_and_maximum() -> None:

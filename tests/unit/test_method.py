@@ -203,6 +203,19 @@ def test_a_rule_with_anchors_in_a_recipe_is_refused_too() -> None:
         made.check(8, state_keys=False)
 
 
+def test_gigpo_can_be_put_together_in_a_recipe() -> None:
+    members = [
+        make_trajectory("a", "g", [0, 1], states=["x", "y"]),
+        make_trajectory("b", "g", [0, 0], states=["x", "y"]),
+        make_trajectory("c", "g", [1], states=["x"]),
+    ]
+    credit = [{"name": "episode"}, {"name": "anchor", "weight": 0.5}]
+    made: Method = HOST.create("methods", "custom", {"credit": credit}, given={"host": HOST})
+    whole = steps.gigpo(omega=0.5).batch(make_groups(g=members))
+    np.testing.assert_array_equal(made.batch(make_groups(g=members)).advantage, whole.advantage)
+    assert len(set(whole.advantage.tolist())) == 5
+
+
 def test_a_critic_that_is_absent_is_named() -> None:
     batch = steps.steppo().columns(make_groups(g=[make_trajectory("a", "g", [1])]))
     with pytest.raises(TrainingError, match="needs a critic's values; give the method a `critic`"):
