@@ -42,9 +42,9 @@ changed weights), and keeps what `tests/unit/test_method_promises.py` says of it
 
 - **Checked** names the test of what is the method's own: *published numbers* of a paper or its public code, a
   *hand-worked* example, an *identity* with something known, or an *invariant* of random inputs.
-- **Shown in** names where it was seen to learn: a recipe whose curve is in [recipes](../recipes/README.md), or a file of
-  kept runs whose mean success rose, which [what learns](learning.md) describes and compares. `tabular` and `strategies`
-  train a table of logits by a method's credit and denominators, without its objective; some of their runs set options.
+- **Shown in** names where it was seen to learn: a recipe whose curve is in [recipes](../recipes/README.md), or kept
+  runs whose mean success rose; [what learns](learning.md) compares them. `tabular` and `strategies` train a table of
+  logits by a method's credit and denominators, under the default clip in place of its objective.
 
 This page is written by `PYTHONPATH=benchmarks:tests/unit python scripts/methods_page.py`.
 
