@@ -132,7 +132,9 @@ class Collector:
         try:
             while True:
                 self._raise_failure()
-                await self._sweep(version)
+                if await self._sweep(version):
+                    # Groups that were completed while it waited were not looked at.
+                    continue
                 if len(self._ready) >= self.shape.groups:
                     break
                 self._changed.clear()
@@ -179,8 +181,8 @@ class Collector:
                 ) from None
             return quiet_since
 
-    async def _sweep(self, version: int) -> None:
-        """Drop what is too old for this version, or will be, and issue its tasks again."""
+    async def _sweep(self, version: int) -> bool:
+        """Drop what is too old for this version, or will be, and issue its tasks again; whether there was any."""
         bound = version - self.shape.max_staleness
         stale = [ordinal for ordinal, group in self._ready.items() if _oldest(group, version) < bound]
         for ordinal in stale:
@@ -195,6 +197,7 @@ class Collector:
             # It may have ended by itself while the sweep waited: then its verdict stands.
             if flight.swept:
                 await self._issue_anew(flight.order.ordinal, flight.order.group, flight.order.task)
+        return bool(stale or flying)
 
     async def _issue_anew(self, ordinal: int, group: str, task: Task) -> None:
         self._count_drop("stale")

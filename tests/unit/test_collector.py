@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -183,6 +184,24 @@ async def test_an_engine_that_never_gets_the_new_weights_is_found_out() -> None:
     async with Bench(replace(SHAPE, max_dropped=8)) as bench:
         with pytest.raises(TrainingError, match="publish before collecting"):
             await bench.collector.next_batch(3)
+
+
+class EndsWhenCancelled:
+    """Its groups are complete only once they are swept: then what was played comes back."""
+
+    async def run(self, task: Task, size: int, rollout: Rollout) -> Sequence[Trajectory]:
+        played = [await rollout.episode(task, member) for member in range(size)]
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return played
+
+
+async def test_what_is_completed_while_the_sweep_waits_is_swept_too() -> None:
+    supervision = replace(QUICK, stall_deadline=0.8)
+    async with Bench(replace(SHAPE, max_dropped=8), strategy=EndsWhenCancelled(), supervision=supervision) as bench:
+        with pytest.raises(TrainingError, match=r"9 groups were dropped .*publish before collecting"):
+            await bench.collector.next_batch(3)
+    assert bench.collector.take_statistics().used == 0
 
 
 async def test_a_stalled_rollout_names_what_it_waits_for() -> None:
