@@ -65,7 +65,8 @@ def test_a_method_with_anchors_where_states_have_no_names(tmp_path):
 
 
 def test_a_curriculum_over_one_category(tmp_path):
-    refused(make_bench(tmp_path).train('rollout.sampler="sec"', *QUICK), "all of the first", "are of the category 'train'", "by")
+    ended = make_bench(tmp_path).train('rollout.sampler="sec"', *QUICK)
+    refused(ended, "all of the first", "are of the category 'train'", "by")
 
 
 def test_a_model_that_is_not_there(bench):
