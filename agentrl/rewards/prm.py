@@ -5,7 +5,7 @@ A model that cannot read a trajectory raises; it never scores 0 for want of an a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from agentrl.errors import ConfigError
-from agentrl.rewards.batching import Batched
+from agentrl.rewards.fitted import FittedReward
 from agentrl.rewards.step_model import Fitting, open_step_model, require_same_tokens
-from agentrl.types import Group, Trajectory
+from agentrl.types import Trajectory
 
 
-class ProcessReward:
+class ProcessReward(FittedReward):
     """Scores every step with a classification head on a causal transformer; with `fit`, the method `fit` trains it.
 
     `path` is the folder of a token- or sequence-classification model with one or two labels (of two, label 1 is the
@@ -46,40 +46,22 @@ class ProcessReward:
     ) -> None:
         if path is not None:
             require_same_tokens(model_path, path)
-        self.model = open_step_model(path or model_path, fit, device, headless=fit is not None or start is not None)
-        labels = self.model.head.out_features
+        model = open_step_model(path or model_path, fit, device, headless=fit is not None or start is not None)
+        labels = model.head.out_features
         if labels > 2 or (labels == 2 and loss == "mse"):
             raise ConfigError(
                 f"the model at {path} has {labels} labels; loss {loss!r} needs one{' or two' * (loss == 'bce')}."
             )
         self._loss = loss
         self._reward = reward
-        self._batched: Batched[Trajectory, list[float]] = Batched(self._read)
-        if start is not None:
-            self.model.load(start)
-
-    @property
-    def trains(self) -> bool:
-        return self.model.trains
+        super().__init__(model, start)
 
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """Raises `InfrastructureFault` where the model fails."""
-        values = await self._batched(trajectory)
+        values = await super().score(trajectory)
         if self._reward == "value":
             return values
         return [float(gain) for gain in np.diff(values, prepend=0.0)]
-
-    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        return self.model.fit([t for group in groups for t in group.trajectories], self)
-
-    def save(self, folder: Path) -> None:
-        self.model.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.model.load(folder)
-
-    async def close(self) -> None:
-        await self._batched.close()
 
     def losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
         values, target = self.forecasts(outputs, trajectory)

@@ -5,20 +5,20 @@ Whether an action could be executed at all is another term (`executable`), never
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from agentrl.rewards.batching import Batched
+from agentrl.rewards.fitted import FittedReward
 from agentrl.rewards.returns import environment_return
 from agentrl.rewards.step_model import Fitting, open_step_model
-from agentrl.types import Group, Trajectory
+from agentrl.types import Trajectory
 
 
-class ProgressReward:
+class ProgressReward(FittedReward):
     """SPA-RL's estimator (arXiv 2505.20732): C_t = w . h(last token of step t), trained on (sum_t C_t - R)^2.
 
     R is the environment's undiscounted return, or 1 for a success and 0 otherwise. The trunk is the policy's starting
@@ -36,31 +36,9 @@ class ProgressReward:
         start: Path | None = None,
         device: str = "cpu",
     ) -> None:
-        self.model = open_step_model(model_path, fit, device, bias=False, headless=fit is not None or start is not None)
+        model = open_step_model(model_path, fit, device, bias=False, headless=fit is not None or start is not None)
+        super().__init__(model, start)
         self._target = target
-        self._batched: Batched[Trajectory, list[float]] = Batched(self._read)
-        if start is not None:
-            self.model.load(start)
-
-    @property
-    def trains(self) -> bool:
-        return self.model.trains
-
-    async def score(self, trajectory: Trajectory) -> Sequence[float]:
-        """Raises `InfrastructureFault` where the model fails."""
-        return await self._batched(trajectory)
-
-    def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
-        return self.model.fit([t for group in groups for t in group.trajectories], self)
-
-    def save(self, folder: Path) -> None:
-        self.model.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self.model.load(folder)
-
-    async def close(self) -> None:
-        await self._batched.close()
 
     def losses(self, outputs: Tensor, trajectory: Trajectory) -> Tensor:
         told, came = self.forecasts(outputs, trajectory)

@@ -69,10 +69,11 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     blueprint.held_out()
     async with AsyncExitStack() as stack:
         stack.callback(WORKERS.close)
+        given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
+        # It may refuse the tasks: a recipe that is refused claims no folder.
+        sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
-        given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
-        sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         policy = await build_policy(blueprint)
         head = ledger.head()
         if head is not None:

@@ -64,9 +64,10 @@ def test_a_method_with_anchors_where_states_have_no_names(tmp_path):
     assert "warm-up" not in ended.out
 
 
-def test_a_curriculum_over_one_category(tmp_path):
-    ended = make_bench(tmp_path).train('rollout.sampler="sec"', *QUICK)
+def test_a_curriculum_over_one_category(bench):
+    ended = bench.train('rollout.sampler="sec"', *QUICK)
     refused(ended, "all of the first", "are of the category 'train'", "by")
+    assert not bench.run_folder.exists()
 
 
 def test_a_model_that_is_not_there(bench):
