@@ -139,6 +139,17 @@ class TrainingBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """One entry per token of the batch's columns: what the loss was given, not what was meant to be."""
+
+    advantage: Floats
+    coefficient: Floats
+    "What the token's loss was multiplied with; 0 where it was not trained on."
+    logprobs: Floats
+    "The learner's, in nats, when the gradient was taken; NaN where it was not computed."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class UpdateColumns:
     """What is known of the n tokens of one optimiser update before its gradient is taken: float32 [n], in nats.
 

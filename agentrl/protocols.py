@@ -32,7 +32,7 @@ from agentrl.types import (
 if TYPE_CHECKING:
     import torch
 
-    from agentrl.batch import TrainingBatch
+    from agentrl.batch import Taught, TrainingBatch
 
 
 @runtime_checkable
@@ -361,10 +361,10 @@ class UpdateReport:
     """What one call of `Learner.update` did."""
 
     updated: bool
-    "False where the batch had no signal or was not finite: no optimiser step was taken."
+    "False where the batch had no signal or was not finite: no optimiser step was taken, and `reason` says why."
     reason: str
-    "Why not, in words; empty where updated."
     metrics: Mapping[str, float]
+    taught: Taught | None = None
 
 
 class Learner(Protocol):

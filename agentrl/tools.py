@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agentrl.errors import PluginError, PolicyError, did_you_mean
+from agentrl.outcomes import UNKNOWN_TOOL
 from agentrl.types import JSON, ToolSpec
 
 if typing.TYPE_CHECKING:
@@ -108,7 +109,7 @@ def find_tool(tools: Mapping[str, Tool], name: str) -> Tool:
     """Raises `ToolError` in words for the model."""
     if name not in tools:
         known = ", ".join(tools) or "none"
-        raise ToolError(f"no tool is called {name!r}.{did_you_mean(name, tools)} Tools: {known}.")
+        raise ToolError(f"{UNKNOWN_TOOL} {name!r}.{did_you_mean(name, tools)} Tools: {known}.")
     return tools[name]
 
 

@@ -186,6 +186,10 @@ class Timings:
     environment: float = 0.0
     reward: float = 0.0
 
+    @property
+    def total(self) -> float:
+        return self.waiting + self.model + self.environment + self.reward
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from agentrl.errors import StoreError
 from agentrl.evaluation.statistics import Interval, score_interval
+from agentrl.outcomes import count_calls
 from agentrl.protocols import Episodes
 from agentrl.types import Status, Task, Trajectory
 
@@ -110,12 +111,6 @@ async def evaluate(
     played = await asyncio.gather(*(rollout.episode(task, number) for task, number in plays))
     records = [_attempt(number, trajectory) for (_, number), trajectory in zip(plays, played, strict=True)]
     return Evaluation(tasks[0].env if tasks else "", temperature, update, tuple(records))
-
-
-def count_calls(trajectory: Trajectory) -> tuple[int, int]:
-    """Tool calls of an episode and how many of them were the model's mistakes; text answers are no calls."""
-    called = [step for step in trajectory.steps if step.action.tool_calls or step.error]
-    return len(called), sum(bool(step.error) for step in called)
 
 
 def _attempt(number: int, trajectory: Trajectory) -> Attempt:

@@ -19,7 +19,15 @@ FREE = {"training.batches", "training.checkpoint_every", "training.keep_checkpoi
 "Keys that a continued run may change; whole sections: evaluation, report."
 
 
-OURS = {"config.partial", "ledger.lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "payloads.bin"}
+OURS = {
+    "config.partial",
+    "ledger.lock",
+    "ledger.sqlite",
+    "ledger.sqlite-wal",
+    "ledger.sqlite-shm",
+    "payloads.bin",
+    "trained.bin",
+}
 "What a run that was killed in its first moments leaves beside no recipe."
 
 

@@ -23,7 +23,7 @@ from agentrl.rollout.collector import Collector
 from agentrl.runs.folder import sync_checkpoint, write_method_state
 from agentrl.runs.hints import Hints
 from agentrl.runs.rewards import RewardModels
-from agentrl.runs.summary import Progress, shape_metrics, summarize
+from agentrl.runs.summary import Progress, shape_metrics, summarize, trained_columns
 from agentrl.store.ledger import Ledger
 from agentrl.training.health import health_lines
 from agentrl.training.metrics import MetricsLog
@@ -148,6 +148,9 @@ class TrainingRun:
         except BaseException:
             self._torn = self._parts.learner.version != self._now.version
             raise
+        if self._now.report.taught is not None:
+            trained = trained_columns(batch, self._now.report.taught, self.batch)
+            await asyncio.to_thread(self._parts.ledger.keep_trained, self.batch, trained)
         rewards = self._parts.rewards
         self._torn = rewards.learns
         self._now.fitted = await self._in_learner_thread(partial(rewards.fit, self._now.groups))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agentrl.batch import TrainingBatch
-from agentrl.evaluation.harness import count_calls
+from agentrl.batch import Taught, TrainingBatch
 from agentrl.evaluation.statistics import score_interval
+from agentrl.outcomes import count_calls
 from agentrl.protocols import UpdateReport
 from agentrl.rollout.accounting import CollectorStatistics
+from agentrl.store.records import Trained
 from agentrl.training.report import ProgressReport, TimeSplit
 from agentrl.types import Group, Source, Status, Trajectory
 
@@ -63,6 +64,22 @@ def summarize(
         reason=report.reason,
         eta=progress.eta,
     )
+
+
+def trained_columns(batch: TrainingBatch, taught: Taught, number: int) -> list[Trained]:
+    """What the update said of each token, a record a trajectory; those without a sampled token have none."""
+    names = [trajectory.id for group in batch.groups for trajectory in group.trajectories]
+    owner = batch.table.trajectory[batch.columns.row]
+    return [
+        Trained(
+            trajectory=names[place],
+            batch=number,
+            advantage=taught.advantage[owner == place],
+            coefficient=taught.coefficient[owner == place],
+            logprobs=taught.logprobs[owner == place],
+        )
+        for place in np.unique(owner)
+    ]
 
 
 def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> dict[str, float]:

@@ -21,10 +21,12 @@ import msgspec
 
 from agentrl.errors import StoreError
 from agentrl.store.payloads import PayloadFile
-from agentrl.store.records import decode, encode
-from agentrl.types import JSON, Settlement, Status, Task, Trajectory
+from agentrl.store.records import Trained, decode, encode, encode_trained
+from agentrl.store.rows import FINISH, row_of
+from agentrl.types import JSON, Settlement, Task, Trajectory
 
-_VERSION = 1
+LEDGER, PAYLOADS, TRAINED = "ledger.sqlite", "payloads.bin", "trained.bin"
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS groups (
@@ -33,7 +35,10 @@ CREATE TABLE IF NOT EXISTS groups (
 CREATE TABLE IF NOT EXISTS trajectories (
     id TEXT PRIMARY KEY, grp TEXT NOT NULL, member INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL, batch INTEGER, payload INTEGER, status TEXT, reward REAL, success INTEGER,
-    oldest INTEGER, newest INTEGER);
+    oldest INTEGER, newest INTEGER, task TEXT, outcome TEXT, steps INTEGER, tokens INTEGER, calls INTEGER,
+    wrong_calls INTEGER, started REAL, seconds REAL, source TEXT, forked_from TEXT, error TEXT);
+CREATE TABLE IF NOT EXISTS trained (
+    trajectory TEXT NOT NULL, batch INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (trajectory, batch));
 CREATE TABLE IF NOT EXISTS head (
     one INTEGER PRIMARY KEY CHECK (one = 1), batch INTEGER NOT NULL, checkpoint TEXT NOT NULL,
     ordinal INTEGER NOT NULL, sampler TEXT NOT NULL);
@@ -100,12 +105,14 @@ class Ledger:
             self._lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o644)
         self._database: sqlite3.Connection | None = None
         self._payloads: PayloadFile | None = None
+        self._trained: PayloadFile | None = None
         try:
             self._take_lock()
             with self._errors("opened"):
                 self._database = self._opened()
                 last = self._database.execute("SELECT max(payload) FROM trajectories").fetchone()[0]
-            self._payloads = PayloadFile(folder / "payloads.bin", last or 0)
+            self._payloads = PayloadFile(folder / PAYLOADS, last or 0)
+            self._trained = PayloadFile(folder / TRAINED)
         except BaseException:
             self.close()
             raise
@@ -143,16 +150,9 @@ class Ledger:
             assert self._payloads is not None
             offsets = self._payloads.append(records)
             self._payloads.sync()
-            rows = [_row(trajectory, offset) for trajectory, offset in zip(trajectories, offsets, strict=True)]
+            rows = [row_of(trajectory, offset) for trajectory, offset in zip(trajectories, offsets, strict=True)]
             with self._transaction("FULL") as database:
-                database.executemany(
-                    "INSERT INTO trajectories (id, grp, member, attempt, state, payload, status, reward, success, "
-                    "oldest, newest) VALUES (:id, :grp, -1, :attempt, :state, :payload, :status, :reward, :success, "
-                    ":oldest, :newest) ON CONFLICT (id) DO UPDATE SET attempt = :attempt, state = :state, "
-                    "payload = :payload, status = :status, reward = :reward, success = :success, oldest = :oldest, "
-                    "newest = :newest, batch = NULL WHERE trajectories.state IN ('issued', 'failed')",
-                    rows,
-                )
+                database.executemany(FINISH, rows)
                 # What was said of the group as a whole was said of other members.
                 database.executemany("DELETE FROM settlements WHERE grp = ?", {(t.group,) for t in trajectories})
 
@@ -161,6 +161,18 @@ class Ledger:
         with self._transaction() as database:
             said = msgspec.json.encode(settlement).decode()
             database.execute("INSERT OR REPLACE INTO settlements (grp, said) VALUES (?, ?)", (group, said))
+
+    def keep_trained(self, batch: int, trained: Sequence[Trained]) -> None:
+        """What a batch taught, token by token, for people to look at; a resumed run that repeats it says it again."""
+        with self._turn:
+            assert self._trained is not None
+            places = self._trained.append([encode_trained(one) for one in trained])
+            with self._transaction() as database:
+                database.execute("DELETE FROM trained WHERE batch >= ?", (batch,))
+                database.executemany(
+                    "INSERT INTO trained (trajectory, batch, place) VALUES (?, ?, ?)",
+                    [(one.trajectory, batch, place) for one, place in zip(trained, places, strict=True)],
+                )
 
     def drop(self, group: str, reason: str) -> None:
         """The group will not be used, and its task is not issued again."""
@@ -255,9 +267,10 @@ class Ledger:
             if self._database is not None:
                 self._database.close()
                 self._database = None
-            if self._payloads is not None:
-                self._payloads.close()
-                self._payloads = None
+            for file in (self._payloads, self._trained):
+                if file is not None:
+                    file.close()
+            self._payloads = self._trained = None
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
@@ -304,17 +317,15 @@ class Ledger:
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def _opened(self) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            self.folder / "ledger.sqlite", isolation_level=None, check_same_thread=False, timeout=30.0
-        )
+        database = sqlite3.connect(self.folder / LEDGER, isolation_level=None, check_same_thread=False, timeout=30.0)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(_SCHEMA)
-            database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(_VERSION),))
+            database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
             found = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0]
-            if found != str(_VERSION):
+            if found != str(SCHEMA_VERSION):
                 raise StoreError(
-                    f"{self.folder} was written with ledger schema {found}; this is schema {_VERSION}. "
+                    f"{self.folder} was written with ledger schema {found}; this is schema {SCHEMA_VERSION}. "
                     "Go on with the version of agentrl that began the run, or start in a new folder."
                 )
         except BaseException:
@@ -354,21 +365,3 @@ class Ledger:
                 f"the ledger in {self.folder} cannot be {what}: {error}. Everything acknowledged before is kept; "
                 "free space or fix the permissions, then run the same command again."
             ) from error
-
-
-def _row(trajectory: Trajectory, offset: int) -> dict[str, object]:
-    versions = [step.versions for step in trajectory.steps if step.versions.size]
-    if trajectory.status is Status.CANCELLED:
-        raise StoreError(f"trajectory {trajectory.id} was cancelled: it stays issued, so that a resumed run plays it.")
-    return {
-        "id": trajectory.id,
-        "grp": trajectory.group,
-        "attempt": trajectory.attempt,
-        "state": "done" if trajectory.status.trains else "failed",
-        "payload": offset,
-        "status": trajectory.status.value,
-        "reward": trajectory.reward,
-        "success": trajectory.success,
-        "oldest": min((int(v.min()) for v in versions), default=None),
-        "newest": max((int(v.max()) for v in versions), default=None),
-    }

@@ -92,6 +92,18 @@ class PayloadFile:
         return end
 
 
+def read_record(path: Path, offset: int) -> bytes:
+    """One record of a file that another process may be writing. Raises `StoreError` where none is at `offset`."""
+    try:
+        with path.open("rb") as file:
+            record = _read(file.fileno(), offset, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise _store_error(path, "read", error) from error
+    if record is None:
+        raise StoreError(f"{path} holds no whole record at {offset}; the file is damaged or of another run.")
+    return record
+
+
 def read_payloads(path: Path) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of every whole record, also while another process appends."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +18,25 @@ import numpy.typing as npt
 
 from agentrl.errors import InvalidDataError
 from agentrl.store.payloads import read_payloads
-from agentrl.types import Trajectory
+from agentrl.types import Floats, Trajectory
 
 _CODES = {np.dtype("<i4"): 1, np.dtype("<f4"): 2}
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What one batch taught of one trajectory: one entry per sampled token, in the order of its steps."""
+
+    trajectory: str
+    batch: int
+    "Batches done before it."
+    advantage: Floats
+    "As the loss was given it: after every stage of the method."
+    coefficient: Floats
+    "What the token's loss was multiplied with (weight over denominator); 0 where it was not trained on."
+    logprobs: Floats
+    "The learner's, in nats, when the gradient was taken; NaN where it was not computed."
 
 
 def encode(trajectory: Trajectory) -> bytes:
@@ -37,6 +53,18 @@ def decode(record: bytes) -> Trajectory:
         return _decoder().decode(record)
     except msgspec.MsgspecError as error:
         raise InvalidDataError(f"a record of {len(record)} bytes is no trajectory: {error}") from error
+
+
+def encode_trained(trained: Trained) -> bytes:
+    return _encoder().encode(trained)
+
+
+def decode_trained(record: bytes) -> Trained:
+    """Raises `InvalidDataError`, as `decode` does."""
+    try:
+        return msgspec.msgpack.decode(record, type=Trained, dec_hook=_checked, ext_hook=_to_array)
+    except msgspec.MsgspecError as error:
+        raise InvalidDataError(f"a record of {len(record)} bytes says nothing of an update: {error}") from error
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:

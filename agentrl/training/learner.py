@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agentrl.batch import Bools, TrainingBatch
+from agentrl.batch import Bools, Taught, TrainingBatch
 from agentrl.errors import TrainingError
 from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal, Teacher
 from agentrl.protocols import UpdateReport
@@ -142,11 +142,11 @@ class TorchLearner:
             return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
         before = self.version
         with self._held("update"):
-            reasons, metrics = self._update(batch)
+            reasons, metrics, taught = self._update(batch)
         metrics["updates"] = float(self.version - before)
         metrics["seconds"] = time.perf_counter() - started
         updated = self.version > before
-        return UpdateReport(updated, "" if updated else reasons[0], metrics)
+        return UpdateReport(updated, "" if updated else reasons[0], metrics, taught)
 
     def named_tensors(self) -> Mapping[str, Tensor]:
         """Names and types as `from_pretrained` reads them. Adapted layers are merged copies; every other tensor is
@@ -173,11 +173,11 @@ class TorchLearner:
         if isinstance(self.objective, Objective):
             self.objective.restore(state)
 
-    def _update(self, batch: TrainingBatch) -> tuple[list[str], dict[str, float]]:
-        """Why minibatches made no update, and the metrics."""
+    def _update(self, batch: TrainingBatch) -> tuple[list[str], dict[str, float], Taught]:
+        """Why minibatches made no update, the metrics, and what each token was trained with."""
         parts = self._minibatches(batch)
         known = self._known(batch, [micro for part in parts for micro in part.micros])
-        tally = Tally()
+        tally = Tally(len(batch.columns))
         fresh = (batch.columns.version == self.version) & ~batch.taught & ~batch.guided
         sampled_by = self.version
         reasons = []
@@ -201,12 +201,13 @@ class TorchLearner:
             clipped = self._step(norm, part.learning_rate) if norm > 0 else False
             tally.updates.append((loss, norm, clipped))
         self.optimizer.zero_grad(set_to_none=True)
-        return reasons, {
+        metrics = {
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "skipped_in_a_row": float(self.skipped_in_a_row),
             "tokens_without_signal": float(len(batch.columns) - tally.columns),
             **tally.metrics(),
         }
+        return reasons, metrics, tally.taught
 
     def _minibatches(self, batch: TrainingBatch) -> list[Minibatch]:
         """One per optimiser update.
@@ -292,6 +293,7 @@ class TorchLearner:
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
             tally.add(micro, output, scores.entropy)
+            tally.teach(column, inputs, coefficient)
             tally.compare(inputs, self._tensor(fresh[column]))
         return total
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from agentrl.batch import Taught
 from agentrl.losses.objective import LossInputs, LossOutput
 from agentrl.training.packing import MicroBatch
 
 
 @dataclass(slots=True)
 class Tally:
+    size: int
+    "Columns of the whole batch."
     columns: int = 0
     tree_tokens: int = 0
     row_tokens: int = 0
@@ -28,6 +32,12 @@ class Tally:
     gap: float = 0.0
     k3: float = 0.0
     largest: float = 0.0
+    taught: Taught = field(init=False)
+    "Filled as gradients are taken."
+
+    def __post_init__(self) -> None:
+        zeros = np.zeros(self.size, np.float32)
+        self.taught = Taught(zeros, zeros.copy(), np.full(self.size, np.nan, np.float32))
 
     def add(self, micro: MicroBatch, output: LossOutput, entropy: Tensor | None) -> None:
         self.columns += len(micro.tree.column)
@@ -48,6 +58,15 @@ class Tally:
             self.gap += float(gap.abs().sum())
             self.k3 += float((torch.exp(gap) - 1 - gap).sum())
             self.largest = max(self.largest, float(gap.abs().max()))
+
+    def teach(self, column: npt.NDArray[np.int64], inputs: LossInputs, coefficient: Tensor) -> None:
+        """Keep what the tokens at `column` of the batch were trained with."""
+        for kept, now in (
+            (self.taught.advantage, inputs.advantage),
+            (self.taught.coefficient, coefficient),
+            (self.taught.logprobs, inputs.logprobs),
+        ):
+            kept[column] = now.detach().float().cpu().numpy()
 
     def metrics(self) -> dict[str, float]:
         found = {

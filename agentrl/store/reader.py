@@ -1,0 +1,95 @@
+"""A run's or an evaluation's folder, read while it is written or long after.
+
+A reader writes nothing, takes no lock, and loads one episode at a time.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from agentrl.errors import StoreError
+from agentrl.store.ledger import LEDGER, PAYLOADS, SCHEMA_VERSION, TRAINED
+from agentrl.store.payloads import read_record
+from agentrl.store.records import Trained, decode, decode_trained
+from agentrl.store.rows import COLUMNS, EpisodeRow
+from agentrl.types import Group, Task, Trajectory
+
+
+class FolderReader:
+    """Raises `StoreError` where the folder holds no ledger, or one of another version."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._turn = threading.Lock()
+        path = folder / LEDGER
+        if not path.is_file():
+            raise StoreError(f"{folder} is no run and no evaluation: there is no {LEDGER} in it.")
+        try:
+            self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            found = self._database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be read: {error}.") from error
+        if found != (str(SCHEMA_VERSION),):
+            self.close()
+            raise StoreError(
+                f"{path} was written with ledger schema {found and found[0]}, and this is schema {SCHEMA_VERSION}; "
+                "read it with the version of agentrl that wrote it."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def count(self) -> int:
+        """Episodes that ended."""
+        return int(self.query("SELECT count(*) FROM trajectories WHERE payload IS NOT NULL")[0][0])
+
+    def rows(self, where: str = "1", parameters: tuple[object, ...] = (), order: str = "rowid") -> Iterator[EpisodeRow]:
+        """Episodes that ended. `where` and `order` (also with a LIMIT) are SQL of this library, never a user's."""
+        sql = f"SELECT {COLUMNS} FROM trajectories WHERE payload IS NOT NULL AND ({where}) ORDER BY {order}"
+        for row in self.query(sql, parameters):
+            yield EpisodeRow(*row)
+
+    def trajectory(self, name: str) -> Trajectory:
+        """One episode. Raises `StoreError` where none of that name has ended."""
+        found = self.query("SELECT payload FROM trajectories WHERE id = ? AND payload IS NOT NULL", (name,))
+        if not found:
+            raise StoreError(f"{self.folder} holds no episode {name!r} that has ended.")
+        return decode(read_record(self.folder / PAYLOADS, found[0][0]))
+
+    def group(self, name: str) -> Group:
+        """The episodes of a group that have ended. Raises `StoreError` where it was never issued."""
+        issued = self.query("SELECT task FROM groups WHERE id = ?", (name,))
+        if not issued:
+            raise StoreError(f"{self.folder} holds no group {name!r}.")
+        members = [row.id for row in self.rows("grp = ?", (name,), "member, id")]
+        task = msgspec.json.decode(issued[0][0], type=Task)
+        return Group(name, task, tuple(self.trajectory(member) for member in members))
+
+    def trained(self, trajectory: str) -> list[Trained]:
+        """What each batch that held the episode taught of it, oldest first; of none where none did."""
+        found = self.query("SELECT place FROM trained WHERE trajectory = ? ORDER BY batch", (trajectory,))
+        return [decode_trained(read_record(self.folder / TRAINED, place)) for (place,) in found]
+
+    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[Any]:
+        """Rows. Raises `StoreError` for whatever the database does."""
+        try:
+            with self._turn, closing(self._database.execute(sql, parameters)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.folder / LEDGER} cannot be read: {error}.") from error
