@@ -22,8 +22,9 @@ TASK = Task("t", "env")
 def episode(name: str, status: Status = Status.OK, success: float = 0.0, **changes: object) -> Trajectory:
     """A trajectory whose last step says `success`."""
     found = trajectory(name, status=status)
-    last = replace(found.steps[-1], scores={"success": success}, action=Action("done"))
-    return replace(found, steps=(*found.steps[:-1], replace(last, **changes)))  # type: ignore[arg-type]
+    steps = [replace(step, error="") for step in found.steps]
+    last = replace(steps[-1], scores={"success": success}, action=Action("done"))
+    return replace(found, steps=(*steps[:-1], replace(last, **changes)))  # type: ignore[arg-type]
 
 
 def trained(name: str, batch: int, size: int = 2) -> Trained:
