@@ -98,6 +98,24 @@ def paired_difference(
     return PairedDifference(interval, _sign_flip_p(differences, resamples, seed), better, worse)
 
 
+def pass_at_k(attempts: int, successes: int, k: int) -> float:
+    """Chance that at least one of k attempts at a task succeeds: 1 - C(n - c, k) / C(n, k), unbiased.
+
+    Chen et al. 2021 (arXiv:2107.03374), equation 1. Raises `InvalidDataError` where k exceeds the attempts.
+    """
+    _check_draw(attempts, successes, k)
+    return 1.0 - math.comb(attempts - successes, k) / math.comb(attempts, k)
+
+
+def pass_hat_k(attempts: int, successes: int, k: int) -> float:
+    """Chance that all of k attempts at a task succeed, pass^k: C(c, k) / C(n, k), unbiased.
+
+    Yao et al. 2024 (tau-bench, arXiv:2406.12045). Raises `InvalidDataError` where k exceeds the attempts.
+    """
+    _check_draw(attempts, successes, k)
+    return math.comb(successes, k) / math.comb(attempts, k)
+
+
 def task_means(attempts: Mapping[str, Sequence[float]]) -> Doubles:
     return np.array([np.mean(attempts[task]) for task in sorted(attempts)], np.float64)
 
@@ -120,3 +138,11 @@ def _sign_flip_p(differences: Doubles, resamples: int, seed: int) -> float:
     flips = rng.choice((-1.0, 1.0), size=(resamples, len(differences)))
     extreme = np.abs((flips * differences).mean(axis=1)) >= observed - 1e-12
     return float((extreme.sum() + 1) / (resamples + 1))
+
+
+def _check_draw(attempts: int, successes: int, k: int) -> None:
+    if not (0 <= successes <= attempts and 1 <= k <= attempts):
+        raise InvalidDataError(
+            f"k = {k} of {attempts} attempts with {successes} successes: k is at least 1 and at most the attempts; "
+            "play more attempts a task or ask for a smaller k."
+        )

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
 from agentrl.errors import InvalidDataError
-from agentrl.evaluation.statistics import paired_difference, score_interval, wilson
+from agentrl.evaluation.statistics import (
+    paired_difference,
+    pass_at_k,
+    pass_hat_k,
+    score_interval,
+    wilson,
+)
 
 
 def test_wilson_agrees_with_the_textbook() -> None:
@@ -53,3 +62,27 @@ def test_nothing_to_compare_is_an_error() -> None:
         paired_difference({"a": [1.0]}, {"b": [1.0]})
     with pytest.raises(InvalidDataError, match="no attempt"):
         score_interval({})
+
+
+def test_pass_at_k_and_pass_hat_k_are_counts_over_all_draws() -> None:
+    for n in range(1, 8):
+        for c in range(n + 1):
+            for k in range(1, n + 1):
+                draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+                assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+                assert pass_hat_k(n, c, k) == pytest.approx(sum(map(all, draws)) / len(draws))
+
+
+def test_pass_at_k_is_unbiased() -> None:
+    # The expectation over c ~ Binomial(n, p) is 1 - (1 - p)^k, and p^k.
+    n, k, p = 9, 4, 0.3
+    weights = [math.comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    assert sum(w * pass_at_k(n, c, k) for c, w in enumerate(weights)) == pytest.approx(1 - (1 - p) ** k)
+    assert sum(w * pass_hat_k(n, c, k) for c, w in enumerate(weights)) == pytest.approx(p**k)
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 4), (3, 1, 0), (3, 4, 1), (0, 0, 1)])
+def test_more_draws_than_attempts_are_refused(n: int, c: int, k: int) -> None:
+    for estimate in (pass_at_k, pass_hat_k):
+        with pytest.raises(InvalidDataError, match="smaller k"):
+            estimate(n, c, k)
