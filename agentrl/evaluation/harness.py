@@ -13,33 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agentrl.errors import StoreError
+from agentrl.evaluation.attempts import Attempt, attempt_of, by_task
 from agentrl.evaluation.statistics import Interval, score_interval
-from agentrl.outcomes import count_calls
 from agentrl.protocols import Episodes
-from agentrl.types import Status, Task, Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One episode of an evaluation."""
-
-    task: str
-    number: int
-    status: str
-    reward: float
-    success: bool
-    steps: int
-    tokens: int
-    "Sampled tokens."
-    calls: int
-    "Tool calls, malformed ones included."
-    wrong_calls: int
-    "Malformed calls, unknown tools, invalid arguments."
-    error: str = ""
-
-    @property
-    def scored(self) -> bool:
-        return Status(self.status).trains
+from agentrl.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +31,7 @@ class Evaluation:
 
     def successes(self) -> Mapping[str, Sequence[float]]:
         """Per task the attempts that were scored, 1 or 0."""
-        found: dict[str, list[float]] = {}
-        for attempt in self.attempts:
-            if attempt.scored:
-                found.setdefault(attempt.task, []).append(float(attempt.success))
-        return found
+        return by_task(self.attempts, lambda attempt: float(attempt.success))
 
     def success(self) -> Interval:
         return score_interval(self.successes())
@@ -109,21 +82,5 @@ async def evaluate(
     """Every task `attempts` times; the rollout's own limits decide how many run at once."""
     plays = [(task, number) for task in tasks for number in range(attempts)]
     played = await asyncio.gather(*(rollout.episode(task, number) for task, number in plays))
-    records = [_attempt(number, trajectory) for (_, number), trajectory in zip(plays, played, strict=True)]
+    records = [attempt_of(trajectory, number) for (_, number), trajectory in zip(plays, played, strict=True)]
     return Evaluation(tasks[0].env if tasks else "", temperature, update, tuple(records))
-
-
-def _attempt(number: int, trajectory: Trajectory) -> Attempt:
-    calls, wrong = count_calls(trajectory)
-    return Attempt(
-        task=trajectory.task.id,
-        number=number,
-        status=trajectory.status.value,
-        reward=trajectory.reward,
-        success=trajectory.success,
-        steps=len(trajectory.steps),
-        tokens=sum(len(step.tokens) for step in trajectory.steps),
-        calls=calls,
-        wrong_calls=wrong,
-        error=trajectory.error,
-    )

@@ -6,7 +6,8 @@ import pytest
 from builders import make_step
 
 from agentrl.errors import StoreError
-from agentrl.evaluation.harness import Evaluation, count_calls, evaluate
+from agentrl.evaluation.harness import Evaluation, evaluate
+from agentrl.outcomes import count_calls
 from agentrl.types import Action, Status, Task, ToolCall, Trajectory
 
 TASKS = [Task(f"t{i}", "desk", split="test") for i in range(3)]
