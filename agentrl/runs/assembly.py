@@ -32,6 +32,7 @@ from agentrl.runs.editor import open_editor
 from agentrl.runs.folder import read_method_state
 from agentrl.runs.hints import Hints
 from agentrl.runs.measure import Measure
+from agentrl.runs.null import NullScore, null_score
 from agentrl.runs.policy import Policy, build_policy
 from agentrl.runs.rewards import RewardModels, open_rewards
 from agentrl.runs.run import Parts, Plan, TrainingRun
@@ -74,8 +75,9 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
-        policy = await build_policy(blueprint)
         head = ledger.head()
+        null = await null_score(blueprint, fresh=head is None)
+        policy = await build_policy(blueprint)
         if head is not None:
             policy.learner.load(folder.path / head.checkpoint)
             policy.method.restore(read_method_state(folder.path / head.checkpoint))
@@ -107,7 +109,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         measure = Measure(blueprint, partial(evaluation_rollout, blueprint, judged))
         run = TrainingRun(
             folder.path,
-            _plan(blueprint),
+            _plan(blueprint, null),
             Parts(
                 method=policy.method,
                 learner=policy.learner,
@@ -266,7 +268,7 @@ def _shape(config: Config) -> BatchShape:
     )
 
 
-def _plan(blueprint: Blueprint) -> Plan:
+def _plan(blueprint: Blueprint, null: NullScore | None) -> Plan:
     config = blueprint.config
     return Plan(
         batches=config.training.batches,
@@ -275,6 +277,7 @@ def _plan(blueprint: Blueprint) -> Plan:
         keep_checkpoints=config.training.keep_checkpoints,
         asynchronous=config.rollout.max_staleness > 0,
         offers_tools=bool(blueprint.environment().tools()),
+        null=null,
     )
 
 

@@ -64,6 +64,10 @@ class RunFolder:
         return found[-1]
 
     @property
+    def null_score(self) -> Path:
+        return self.path / "null.json"
+
+    @property
     def curve(self) -> Path:
         return self.path / "curve.png"
 

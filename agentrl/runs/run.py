@@ -22,6 +22,7 @@ from agentrl.rollout.accounting import CollectorStatistics
 from agentrl.rollout.collector import Collector
 from agentrl.runs.folder import sync_checkpoint, write_method_state
 from agentrl.runs.hints import Hints
+from agentrl.runs.null import NullScore
 from agentrl.runs.rewards import RewardModels
 from agentrl.runs.summary import Progress, shape_metrics, summarize, trained_columns
 from agentrl.store.ledger import Ledger
@@ -50,6 +51,8 @@ class Plan:
     asynchronous: bool
     "Rollouts go on while the learner works, so waiting for them is idling."
     offers_tools: bool
+    null: NullScore | None = None
+    "What an agent that says nothing earns, where it was measured."
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,7 @@ class TrainingRun:
         )
         dispatched = sum(statistics.episodes.values())
         failed = sum(count for status, count in statistics.episodes.items() if not Status(status).trains)
+        stale = statistics.dropped.get("stale", 0)
         done = self.batch - self._first
         each = (time.monotonic() - (self._began or 0.0)) / max(done, 1)
         return Progress(
@@ -244,7 +248,9 @@ class TrainingRun:
             batches=self.batches,
             version=self._now.version,
             failed=failed / max(dispatched, 1),
+            stale=stale / max(stale + statistics.used, 1),
             offers_tools=self._plan.offers_tools,
+            null=self._plan.null,
             time=split,
             eta=each * (self.batches - self.batch),
         )

@@ -11,7 +11,9 @@ from agentrl.batch import Taught, TrainingBatch
 from agentrl.evaluation.statistics import score_interval
 from agentrl.outcomes import count_calls
 from agentrl.protocols import UpdateReport
+from agentrl.rewards.returns import environment_return
 from agentrl.rollout.accounting import CollectorStatistics
+from agentrl.runs.null import NullScore
 from agentrl.store.records import Trained
 from agentrl.training.report import ProgressReport, TimeSplit
 from agentrl.types import Group, Source, Status, Trajectory
@@ -27,7 +29,10 @@ class Progress:
     "Learner's version when the batch was cut."
     failed: float
     "Share of the dispatched episodes that ended in a fault."
+    stale: float
+    "Share of the groups that were dropped because they were too old."
     offers_tools: bool
+    null: NullScore | None
     time: TimeSplit
     eta: float | None
 
@@ -56,6 +61,11 @@ def summarize(
         failed=progress.failed,
         staleness=float(age.mean()) if len(age) else 0.0,
         staleness_max=int(age.max(initial=0)),
+        stale=progress.stale,
+        tokens_per_episode=float(np.mean([sum(len(step.tokens) for step in t.steps) for t in trajectories])),
+        environment_reward=float(np.mean([environment_return(t) for t in trajectories])),
+        null_reward=None if progress.null is None else progress.null.reward,
+        null_success=None if progress.null is None else progress.null.success,
         tokens_per_second=len(age) / max(progress.time.total, 1e-9),
         time=progress.time,
         mismatch=report.metrics.get("mismatch"),
@@ -89,12 +99,10 @@ def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> d
     """
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     steps = [len(t.steps) for t in trajectories]
-    tokens = [sum(len(s.tokens) for s in t.steps) for t in trajectories]
     won = [len(t.steps) for t in trajectories if t.success]
     found = {
         "trajectories": float(len(trajectories)),
         "steps_per_episode": float(np.mean(steps)),
-        "tokens_per_episode": float(np.mean(tokens)),
         "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps()) / max(len(groups), 1),
         "forks": float(sum(t.forks for t in trajectories)),
     }

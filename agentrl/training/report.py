@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 Interval = tuple[float, float]
 
@@ -52,6 +54,16 @@ class ProgressReport:
     staleness: float = 0.0
     "Mean over tokens, in policy versions."
     staleness_max: int = 0
+    stale: float = 0.0
+    "Share of the groups that were thrown away because they were older than the bound allows."
+    tokens_per_episode: float | None = None
+    "Sampled, mean over the trajectories."
+    environment_reward: float | None = None
+    "Mean return without what reward models add."
+    null_reward: float | None = None
+    "Mean return of an agent that says nothing, measured once before the first batch."
+    null_success: float | None = None
+    "Share of the tasks in which that agent succeeds."
     tokens_per_second: float = 0.0
     "Sampled tokens over wall clock."
     time: TimeSplit = field(default_factory=TimeSplit)
@@ -82,6 +94,12 @@ class ProgressReport:
             "failed": self.failed,
             "staleness": self.staleness,
             "staleness_max": self.staleness_max,
+            "stale": self.stale,
+            "tokens_per_episode": self.tokens_per_episode,
+            "environment_reward": self.environment_reward,
+            "null_reward": self.null_reward,
+            "null_success": self.null_success,
+            "offers_tools": float(self.offers_tools),
             "tokens_per_second": self.tokens_per_second,
             "seconds_generate": self.time.generate,
             "seconds_train": self.time.train,
@@ -92,3 +110,40 @@ class ProgressReport:
             "updated": float(self.updated),
         }
         return {name: float(value) for name, value in measured.items() if value is not None}
+
+    @classmethod
+    def of_metrics(cls, line: Mapping[str, Any]) -> Self:
+        """What a line of `metrics.jsonl` says of its batch: as much as the health lines look at."""
+
+        def number(name: str, default: float = float("nan")) -> float:
+            value = line.get(name)
+            return default if value is None else float(value)
+
+        def measured(name: str) -> float | None:
+            return line.get(name)
+
+        return cls(
+            update=int(number("update", 0)),
+            batch=int(number("batch", 0)),
+            batches=0,
+            reward=number("reward"),
+            reward_interval=(number("reward_low"), number("reward_high")),
+            success=number("success"),
+            call_validity=measured("call_validity"),
+            calls=number("calls", 0.0),
+            offers_tools=bool(number("offers_tools", 1.0)),
+            flat_groups=number("flat_groups", 0.0),
+            truncated=number("truncated", 0.0),
+            failed=number("failed", 0.0),
+            staleness=number("staleness", 0.0),
+            staleness_max=int(number("staleness_max", 0)),
+            stale=number("stale", 0.0),
+            tokens_per_episode=measured("tokens_per_episode"),
+            environment_reward=measured("environment_reward"),
+            null_reward=measured("null_reward"),
+            null_success=measured("null_success"),
+            tokens_per_second=number("tokens_per_second", 0.0),
+            mismatch=measured("mismatch"),
+            entropy=measured("entropy"),
+            updated=bool(number("updated", 1.0)),
+        )
