@@ -143,6 +143,23 @@ def play(
     play_environment(name, options or [], plugin or [], split=split, task=task, seed=seed)
 
 
+@app.command()
+def view(
+    folders: Annotated[list[Path], typer.Argument(help="A run or an evaluation, and others to compare it with.")],
+    export: Annotated[Path | None, typer.Option(help="Write one HTML file that opens from disk instead.")] = None,
+    episode: Annotated[str, typer.Option(help="Open this episode.")] = "",
+    host: Annotated[str, typer.Option(help="A name of this machine; others are refused.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+) -> None:
+    """Look at a run or an evaluation in the browser, down to each token; also while it goes on."""
+    from agentrl.cli.view import serve, write
+
+    if export is None:
+        serve(folders, host, port, episode)
+    else:
+        write(folders, export, episode)
+
+
 @env_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An environment.")],

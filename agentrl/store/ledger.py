@@ -25,7 +25,7 @@ from agentrl.store.records import Trained, decode, encode, encode_trained
 from agentrl.store.rows import FINISH, row_of
 from agentrl.types import JSON, Settlement, Task, Trajectory
 
-LEDGER, PAYLOADS, TRAINED = "ledger.sqlite", "payloads.bin", "trained.bin"
+LEDGER, PAYLOADS, TRAINED, LOCK = "ledger.sqlite", "payloads.bin", "trained.bin", "ledger.lock"
 SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -100,9 +100,10 @@ class Ledger:
         """Raises `StoreError` where another process has the folder, or the disk does not play along."""
         self.folder = folder
         self._turn = threading.RLock()
+        self._holds = False
         with self._errors("opened"):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder / "ledger.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         self._database: sqlite3.Connection | None = None
         self._payloads: PayloadFile | None = None
         self._trained: PayloadFile | None = None
@@ -272,6 +273,9 @@ class Ledger:
                     file.close()
             self._payloads = self._trained = None
             if self._lock >= 0:
+                # Who looks from outside takes no lock: an empty file says that nobody writes.
+                if self._holds:
+                    os.ftruncate(self._lock, 0)
                 os.close(self._lock)
                 self._lock = -1
 
@@ -312,6 +316,7 @@ class Ledger:
                 f"{self.folder} is in use by another run (process {holder}). Wait for it, stop it, or choose another "
                 "folder."
             ) from error
+        self._holds = True
         with self._errors("opened"):
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)

@@ -5,6 +5,7 @@ A reader writes nothing, takes no lock, and loads one episode at a time.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from agentrl.errors import StoreError
-from agentrl.store.ledger import LEDGER, PAYLOADS, SCHEMA_VERSION, TRAINED
+from agentrl.store.ledger import LEDGER, LOCK, PAYLOADS, SCHEMA_VERSION, TRAINED
 from agentrl.store.payloads import read_record
 from agentrl.store.records import Trained, decode, decode_trained
 from agentrl.store.rows import COLUMNS, EpisodeRow
@@ -54,6 +55,17 @@ class FolderReader:
 
     def close(self) -> None:
         self._database.close()
+
+    def live(self) -> bool:
+        """Whether a process that is alive holds the folder as its writer."""
+        try:
+            holder = int((self.folder / LOCK).read_text())
+            os.kill(holder, 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError):
+            return False
+        return True
 
     def count(self) -> int:
         """Episodes that ended."""

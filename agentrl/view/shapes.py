@@ -32,7 +32,7 @@ class Curve:
     unit: str
     "share, nats, seconds, tokens or empty."
     x: Sequence[int]
-    "Batch, counted from 1: a point opens the groups of that batch."
+    "Batch, counted from 1: a point opens the groups of that batch. 0 is before training."
     y: Sequence[float]
     low: Sequence[float] = ()
     high: Sequence[float] = ()
@@ -104,12 +104,14 @@ class EpisodeLine:
 
 @dataclass(frozen=True, slots=True)
 class EpisodePage:
-    """`GET api/episodes?outcome=&task=&batch=&group=&source=&search=&sort=&offset=&limit=`"""
+    """`GET api/episodes?outcome=&task=&batch=&group=&source=&search=&inside=1&sort=&offset=&limit=`"""
 
     total: int
     "Of all that fit the filter."
     offset: int
     lines: Sequence[EpisodeLine]
+    cut: bool = False
+    "The search inside the episodes stopped at its bound: there may be more."
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +179,11 @@ class StepView:
     seconds: Seconds
     started: float
     images: Sequence[str]
-    "Addresses of screenshots, below `api/image/`."
+    "Addresses of screenshots, `api/image/HASH`."
     marks: Sequence[tuple[float, float]]
     "Where the action clicked, as shares of the screenshot's width and height."
     tree: str
-    "Accessibility tree, where the observation has one."
+    "Accessibility tree: the message called `accessibility_tree` of the observation, which `shown` leaves out."
     anchor: str | None
     shared: bool
     "Taken over from the trajectory that this one was forked from."
@@ -238,7 +240,25 @@ class Grid:
     """`GET api/grid`: tasks by runs, flips first."""
 
     runs: Sequence[str]
+    "Names of the columns: folders, or, where one run is shown, its evaluations on held-out tasks."
     rows: Sequence[GridRow]
+    left_out: int = 0
+    "Tasks behind the last row."
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """`GET api/revision`"""
+
+    revision: int
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The answer to what cannot be answered, in words."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +269,10 @@ class Book:
     grid: Grid
     lines: Sequence[EpisodeLine]
     episodes: Mapping[str, EpisodeView]
+    "By what stands behind `api/episode/` in an address: `ID`, or `ID?run=K` for the K-th folder."
     left_out: int = 0
     "Episodes that are listed and cannot be opened, because the file would become too large."
+    unlisted: int = 0
+    "Episodes that are not even listed, for the same reason."
     images: Mapping[str, str] = field(default_factory=dict)
     "Data addresses by the address that a step names."

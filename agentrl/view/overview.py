@@ -1,0 +1,168 @@
+"""The first screen: one sentence to decide by, the numbers behind it, and what would make them again.
+
+A verdict claims a change only where its interval does not hold 0; what was not measured is said to be unknown.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentrl.errors import InvalidDataError
+from agentrl.evaluation.harness import Evaluation
+from agentrl.evaluation.statistics import Interval, PairedDifference, paired_difference, score_interval
+from agentrl.training.health import health_of
+from agentrl.view.archive import Archive, primary
+from agentrl.view.curves import held_out_curves, manner, metric_curves
+from agentrl.view.recipe import settings_of
+from agentrl.view.shapes import Fact, Overview
+
+MOST_TASKS = 5000
+"Tasks of a folder without a result that an interval is computed for: resampling more takes seconds."
+
+
+def overview(archives: Sequence[Archive]) -> Overview:
+    """Of the first one; the second one is its baseline."""
+    archive = archives[0]
+    baseline = archives[1] if len(archives) > 1 else None
+    metrics = archive.metrics()
+    recipe = archive.recipe
+    evaluations = archive.evaluations()
+    outcomes = archive.outcomes()
+    verdict, facts = _run(archive, evaluations, metrics) if archive.is_run else _evaluation(archive)
+    if baseline is not None:
+        facts = [*facts, _difference(baseline, archive)]
+    return Overview(
+        kind="run" if archive.is_run else "evaluation",
+        title=str(recipe.get("name") or archive.name),
+        folder=str(archive.folder),
+        verdict=verdict,
+        facts=facts,
+        command=_command(archive),
+        settings=settings_of(recipe, baseline.recipe if baseline else None),
+        curves=[*held_out_curves(evaluations, metrics), *metric_curves(metrics)],
+        health=health_of(metrics),
+        outcomes=outcomes,
+        episodes=sum(outcomes.values()),
+        live=archive.reader.live(),
+        revision=archive.revision(),
+        runs=[one.name for one in archives],
+    )
+
+
+def _run(
+    archive: Archive, evaluations: Sequence[Evaluation], metrics: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[Fact]]:
+    measured = primary(evaluations, archive.recipe)
+    recipe = archive.recipe
+    facts = [_score(evaluation) for evaluation in (*measured[:1], *measured[1:][-1:])]
+    others = {e.temperature for e in evaluations if e.successes()} - {e.temperature for e in measured}
+    for temperature in sorted(others):
+        facts += [_score(e) for e in evaluations if e.temperature == temperature][-1:]
+    wanted = int(recipe.get("training", {}).get("batches", 0))
+    if metrics:
+        last = metrics[-1]
+        facts += [
+            Fact("batches", f"{int(last['batch'])} of {wanted}", f"{int(last.get('update') or 0)} updates"),
+            Fact("success while training", _percent(last.get("success")), "last batch"),
+            Fact("valid tool calls", _percent(last.get("call_validity")), "last batch"),
+        ]
+        if isinstance(last.get("mismatch"), float):
+            facts.append(Fact("learner and sampler differ", f"{last['mismatch']:.4f} nats", "a token, last batch"))
+    facts += [
+        Fact("environment", str(recipe.get("environment", {}).get("name", "unknown"))),
+        Fact("model", str(recipe.get("model", {}).get("path") or recipe.get("model", {}).get("name", "unknown"))),
+        Fact("method", str(recipe.get("method", {}).get("name", "unknown")), f"seed {recipe.get('seed', 0)}"),
+    ]
+    return _verdict(measured), facts
+
+
+def _verdict(measured: Sequence[Evaluation]) -> str:
+    if not measured:
+        return "Nothing is known about held-out tasks: no evaluation has been made."
+    first, last = measured[0], measured[-1]
+    tasks, how = len(last.successes()), manner(last.temperature)
+    if first is last:
+        when = "Before training" if first.update == 0 else f"After {first.update} updates"
+        said = f"{when}, success on {tasks} held-out tasks was {first.success().percent()}, {how}"
+        return f"{said}; there is no other evaluation to compare it with yet."
+    difference = _paired(first, last)
+    if difference is None:
+        return f"Success was {first.success().percent()} and is {last.success().percent()}, on other tasks."
+    said = f"from {first.success().percent()} to {last.success().percent()} on {tasks} held-out tasks, {how}"
+    if _beyond_chance(difference):
+        verb = "rose" if difference.interval.value > 0 else "fell"
+        return f"Success {verb} {said}: {difference.points()}."
+    return f"No change of success beyond chance: {said}: {difference.points()}."
+
+
+def _evaluation(archive: Archive) -> tuple[str, list[Fact]]:
+    """From the ledger alone, so that it is the same while episodes are still coming in."""
+    successes = archive.successes()
+    attempts = sum(map(len, successes.values()))
+    if not successes:
+        return "Nothing is known yet: no attempt was scored.", []
+    means = [sum(tries) / len(tries) for tries in successes.values()]
+    score = score_interval(successes) if len(successes) <= MOST_TASKS else None
+    share = score.percent() if score else _percent(sum(means) / len(means))
+    facts = [Fact("success", share, f"{len(successes)} tasks, {attempts} attempts")]
+    faults = sum(count for outcome, count in archive.outcomes().items() if outcome in ("environment", "infrastructure"))
+    facts.append(Fact("faults", str(faults), "apart from failures: not scored", "bad" if faults else ""))
+    return f"Success on {len(successes)} tasks is {share}.", facts
+
+
+def _difference(baseline: Archive, archive: Archive) -> Fact:
+    """On the tasks that both tried."""
+    before, after = held_out(baseline), held_out(archive)
+    label = f"difference to {baseline.name}"
+    shared = before.keys() & after.keys()
+    if not shared:
+        return Fact(label, "not comparable", "the two share no task")
+    if len(shared) > MOST_TASKS:
+        change = sum(_mean(after[task]) - _mean(before[task]) for task in shared) / len(shared)
+        return Fact(label, f"{100 * change:+.1f} points", f"{len(shared)} shared tasks")
+    difference = paired_difference(before, after)
+    better, worse = len(difference.better), len(difference.worse)
+    tone = ("good" if difference.interval.value > 0 else "bad") if _beyond_chance(difference) else ""
+    return Fact(label, difference.points(), f"{len(shared)} shared tasks: {better} won, {worse} lost", tone)
+
+
+def held_out(archive: Archive) -> Mapping[str, Sequence[float]]:
+    """By task the scored attempts: an evaluation's episodes, or a run's newest evaluation on held-out tasks."""
+    if not archive.is_run:
+        return archive.successes()
+    measured = primary(archive.evaluations(), archive.recipe)
+    return measured[-1].successes() if measured else {}
+
+
+def _score(evaluation: Evaluation) -> Fact:
+    when = "before training" if evaluation.update == 0 else f"after {evaluation.update} updates"
+    score: Interval = evaluation.success()
+    return Fact(f"success {when}", score.percent(), f"{score.tasks} held-out tasks, {manner(evaluation.temperature)}")
+
+
+def _paired(first: Evaluation, last: Evaluation) -> PairedDifference | None:
+    try:
+        return paired_difference(first.successes(), last.successes())
+    except InvalidDataError:
+        return None
+
+
+def _beyond_chance(difference: PairedDifference) -> bool:
+    return difference.interval.low > 0 or difference.interval.high < 0
+
+
+def _command(archive: Archive) -> str:
+    if not archive.is_run:
+        return ""
+    again = archive.folder.parent / f"{archive.folder.name}-again"
+    return shlex.join(["agentrl", "train", str(archive.folder / "config.toml"), "--run-folder", str(again)])
+
+
+def _percent(share: object) -> str:
+    return f"{100 * share:.1f}%" if isinstance(share, int | float) else "not measured"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
