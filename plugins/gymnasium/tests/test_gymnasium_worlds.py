@@ -23,7 +23,7 @@ from agentrl.types import Task
 @pytest.mark.parametrize(
     ("make", "options"),
     [
-        (GymnasiumText, {"id": "CliffWalking-v1", "wins_above": -50.0}),
+        (GymnasiumText, {"options": {"is_slippery": False}}),
         (MiniGridText, {"id": "BabyAI-GoToObj-v0"}),
         (MiniGridText, {"id": "BabyAI-UnlockLocal-v0", "max_steps": 24}),
     ],
