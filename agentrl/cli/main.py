@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from agentrl.cli.replay import commands as replay_commands
 from agentrl.errors import AgentRLError, ConfigError
 
 INTERRUPTED = 130
@@ -65,6 +66,7 @@ app.add_typer(env_app, name="env")
 app.add_typer(new_app, name="new")
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(replay_commands, name="replay")
 
 
 @app.callback()

@@ -64,6 +64,11 @@ def with_text(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     return (*messages, Message("user", text))
 
 
+def with_told(observation: Observation, told: str) -> Observation:
+    """`observation` with `told` behind its messages."""
+    return replace(observation, messages=with_text(observation.messages, told))
+
+
 def _joined(head: tuple[Message, ...], shown: tuple[Message, ...], note: str) -> tuple[Message, ...]:
     """The task's messages and the oldest shown observation as one user turn.
 

@@ -197,7 +197,7 @@ class RolloutEngine:
             self._live[id(episode)] = episode
             group.began(member, episode)
             try:
-                trajectory = await self._judges.score(episode, await self._attempt(episode))
+                trajectory = await self._judges.score(await self._attempt(episode), episode.enter)
             except asyncio.CancelledError:
                 return episode.record(Status.CANCELLED, f"cancelled while it waited for {episode.stage}")
             except ConfigError as error:

@@ -12,9 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from agentrl.divergence import Divergence, came_otherwise, shown_otherwise
 from agentrl.errors import EnvironmentFault, InvalidDataError
 from agentrl.protocols import Demands, HasDemands, RolloutStrategy
-from agentrl.rollout.context import with_text
+from agentrl.rollout.context import with_text, with_told
 from agentrl.rollout.guard import GuardedWorld
 from agentrl.types import JSON, Observation, Source, Step, StepResult, Trajectory
 
@@ -106,32 +107,15 @@ async def _replay(world: GuardedWorld, start: Start, first: Observation) -> None
     """Take the shared steps' actions again; everything that comes back must be what was recorded."""
     assert start.shown is not None
     awaited = [*((step.observation, step.told) for step in start.shared), (start.shown, start.told)]
-    _check_equal(first, *awaited[0], index=0)
-    for step, expected in zip(start.shared, awaited[1:], strict=True):
+    _check(shown_otherwise(0, awaited[0][0], with_told(first, awaited[0][1])))
+    for step, (shown, told) in zip(start.shared, awaited[1:], strict=True):
         result = await world.step(step.action, step.observation, step.index)
-        _check_equal(result.observation, *expected, index=step.index + 1)
-        _check_outcome(result, step)
+        # First what is shown, which says most; scores are the log's.
+        _check(shown_otherwise(step.index + 1, shown, with_told(result.observation, told)))
+        went_on = StepResult(shown, step.reward, policy_error=step.error)
+        _check(came_otherwise(step.index, went_on, result))
 
 
-def _check_equal(observed: Observation, recorded: Observation, told: str, index: int) -> None:
-    if replace(observed, messages=with_text(observed.messages, told)) != recorded:
-        raise EnvironmentFault(
-            f"the environment is not deterministic at step {index}: after the same actions it shows "
-            f"{_words(observed)} and showed {_words(recorded)} before. {_ADVICE}"
-        )
-
-
-def _check_outcome(result: StepResult, step: Step) -> None:
-    over = result.terminated or result.truncated
-    if over or result.reward != step.reward:
-        what = "ends the episode" if over else f"pays {result.reward:g}"
-        raise EnvironmentFault(
-            f"the environment is not deterministic at step {step.index}: the same action {what} and went on with "
-            f"{step.reward:g} before. {_ADVICE}"
-        )
-
-
-def _words(observation: Observation) -> str:
-    text = " ".join(message.content for message in observation.messages)
-    shown = text if len(text) <= 80 else f"{text[:77]}..."
-    return f"{shown!r} (state {observation.state_key!r})"
+def _check(found: Divergence | None) -> None:
+    if found is not None:
+        raise EnvironmentFault(f"the environment is not deterministic at step {found.step}: {found}. {_ADVICE}")

@@ -15,7 +15,6 @@ import numpy as np
 
 from agentrl.errors import InfrastructureFault
 from agentrl.protocols import GroupRewardModel, RewardModel
-from agentrl.rollout.episode import Episode
 from agentrl.rollout.limits import Supervision
 from agentrl.types import Group, Settlement, Step, Trajectory
 
@@ -46,12 +45,20 @@ class Judges:
         self._deadline = deadline
         self._supervision = supervision
 
-    async def score(self, episode: Episode, trajectory: Trajectory) -> Trajectory:
-        """The trajectory with the numbers of every model that looks at one by itself. Raises `JudgesFailed`."""
+    @property
+    def compare(self) -> bool:
+        """Whether any of them looks at the members of a group side by side."""
+        return bool(self._together)
+
+    async def score(self, trajectory: Trajectory, enter: Callable[[str], None] = lambda stage: None) -> Trajectory:
+        """The trajectory with the numbers of every model that looks at one by itself. Raises `JudgesFailed`.
+
+        `enter` is told what is waited for.
+        """
         if self._terms:
             trajectory = replace(trajectory, steps=tuple(_with_its_own(step) for step in trajectory.steps))
         for term, model in self._alone:
-            episode.enter(f"the reward model {term.name}")
+            enter(f"the reward model {term.name}")
             began = time.monotonic()
             scores = await self._ask(term.name, _of_trajectory(model, trajectory))
             seconds = (time.monotonic() - began) / max(1, len(scores))
@@ -63,13 +70,7 @@ class Judges:
 
     def unscored(self, step: Step) -> Step:
         """`step` with the environment's reward alone: what a fork takes over is scored anew, as part of the fork."""
-        scores = dict(step.scores)
-        if not self._terms or "environment" not in scores:
-            return step
-        reward = scores.pop("environment")
-        for term in self._terms:
-            scores.pop(term.name, None)
-        return replace(step, reward=reward, scores=scores)
+        return without(step, [term.name for term in self._terms]) if self._terms else step
 
     async def settle(self, group: Group, known: Settlement | None = None) -> tuple[Group, Settlement | None]:
         """The group with the numbers of every model that compares, and these numbers, to be kept.
@@ -99,6 +100,14 @@ class Judges:
                     raise JudgesFailed(f"reward model {name!r} failed {tries} times: {told(error)}") from error
                 await asyncio.sleep(self._supervision.backoff * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def without(step: Step, terms: Sequence[str]) -> Step:
+    """`step` with the environment's reward alone, as it was before the reward models called `terms` scored it."""
+    if "environment" not in step.scores:
+        return step
+    kept = {name: score for name, score in step.scores.items() if name not in ("environment", *terms)}
+    return replace(step, reward=step.scores["environment"], scores=kept)
 
 
 def _of_trajectory(model: RewardModel, trajectory: Trajectory) -> Callable[[], Awaitable[list[float]]]:

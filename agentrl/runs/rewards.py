@@ -6,17 +6,19 @@ killed one would have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from agentrl.errors import ConfigError
+from agentrl.plugins import Host
 from agentrl.protocols import Engine, Metered, TrainableReward
 from agentrl.rollout.rewarding import RewardTerm
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.policy import Policy
+from agentrl.sections import Reward
 from agentrl.types import Group
 
 FOLDER = "rewards"
@@ -66,7 +68,7 @@ class RewardModels:
 
 
 def open_rewards(blueprint: Blueprint, engine: Engine, policy: Policy, stack: AsyncExitStack) -> RewardModels:
-    """The recipe's reward models, closed by the stack. The second term of a name is called `name_2`."""
+    """The recipe's reward models, closed by the stack."""
     given: dict[str, Any] = {
         "engine": engine,
         "renderer": policy.renderer,
@@ -74,14 +76,28 @@ def open_rewards(blueprint: Blueprint, engine: Engine, policy: Policy, stack: As
         "model_path": policy.model_path,
         "device": policy.device,
     }
-    terms: dict[str, RewardTerm] = {}
-    for reward in blueprint.config.rewards:
-        if reward.name == "success":
-            raise ConfigError("[[rewards]] name = 'success': the environment's word on success stands under that name.")
-        model = blueprint.part("reward_models", reward, "[[rewards]]", given)
+    return RewardModels(make_terms(blueprint.host, blueprint.config.rewards, given, stack))
+
+
+def make_terms(
+    host: Host, rewards: Sequence[Reward], given: Mapping[str, Any], stack: AsyncExitStack
+) -> list[RewardTerm]:
+    """Reward models under the names that their scores carry, closed by the stack."""
+    terms = []
+    for reward, name in zip(rewards, term_names(rewards), strict=True):
+        model = host.create("reward_models", reward.name, reward.options, given=given, where="[[rewards]]")
         if hasattr(model, "close"):
             stack.push_async_callback(model.close)
+        terms.append(RewardTerm(name, model, reward.weight))
+    return terms
+
+
+def term_names(rewards: Sequence[Reward]) -> list[str]:
+    """The second term of a name is called `name_2`."""
+    names: list[str] = []
+    for reward in rewards:
+        if reward.name == "success":
+            raise ConfigError("[[rewards]] name = 'success': the environment's word on success stands under that name.")
         numbered = (f"{reward.name}_{number}" for number in count(2))
-        name = next(name for name in chain([reward.name], numbered) if name not in terms)
-        terms[name] = RewardTerm(name, model, reward.weight)
-    return RewardModels(list(terms.values()))
+        names.append(next(name for name in chain([reward.name], numbered) if name not in names))
+    return names

@@ -89,7 +89,7 @@ async def test_a_world_that_does_not_repeat_itself_is_a_fault_with_the_step_and_
     assert fork.status is Status.ENVIRONMENT_ERROR and fork.attempt == 2 and not fork.success
     assert "not deterministic at step 1" in fork.error and "'elsewhere'" in fork.error
     assert "snapshot" in fork.error and 'strategy = "independent"' in fork.error
-    assert "the same action pays" in other.error and "not deterministic at step 0" in other.error
+    assert "not deterministic at step 0: its reward was 7.0 and is 0.0" in other.error
 
 
 async def test_a_snapshot_that_comes_to_another_state_is_a_fault() -> None:
