@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS head (
 CREATE TABLE IF NOT EXISTS settlements (grp TEXT PRIMARY KEY, said TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS trajectories_by_group ON trajectories (grp);
 CREATE INDEX IF NOT EXISTS trajectories_by_batch ON trajectories (state, batch);
+CREATE INDEX IF NOT EXISTS trajectories_by_task ON trajectories (task, status, success);
 CREATE INDEX IF NOT EXISTS groups_by_state ON groups (state);
 """
 

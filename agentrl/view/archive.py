@@ -6,12 +6,15 @@ Nothing is written into the folder, and no name from outside becomes a path: epi
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agentrl.errors import StoreError
 from agentrl.evaluation.harness import Evaluation
+from agentrl.evaluation.result import MANIFEST, RESULTS, EvaluationResult, Manifest, load_manifest, load_result
 from agentrl.models import KNOWN, models_folder
 from agentrl.runs.folder import RunFolder
 from agentrl.store.images import ImageStore
@@ -50,12 +53,35 @@ class Archive:
         """Empty for an evaluation."""
         return read_recipe(self._run.recipe)
 
+    def manifest(self) -> Manifest | None:
+        """What an evaluation says that it is; None for a run, or where it is torn."""
+        try:
+            return load_manifest(self.folder)
+        except StoreError:
+            return None
+
+    def result(self) -> EvaluationResult | None:
+        """Of an evaluation that came to an end; None where there is none, or half of one."""
+        try:
+            return load_result(self.folder)
+        except StoreError:
+            return None
+
+    def conditions(self) -> dict[str, Any]:
+        """A run's recipe, or what an evaluation was made under."""
+        manifest = self.manifest()
+        if manifest is None:
+            return self.recipe
+        told: dict[str, Any] = msgspec.to_builtins(manifest)
+        # Told elsewhere on the page, or nothing to compare by.
+        return {key: value for key, value in told.items() if key not in ("command", "known_bad")}
+
     def close(self) -> None:
         self.reader.close()
 
     def revision(self) -> int:
         """When anything that is shown was written last, in milliseconds of Unix time."""
-        files = [LEDGER, f"{LEDGER}-wal", PAYLOADS, TRAINED, self._run.metrics.name, "evaluations", "results.json"]
+        files = [LEDGER, f"{LEDGER}-wal", PAYLOADS, TRAINED, self._run.metrics.name, "evaluations", MANIFEST, RESULTS]
         return max((_changed(self.folder / name) for name in files), default=0)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -125,14 +151,23 @@ class Archive:
             return self._pieces
 
     def _tokenizers(self) -> list[Path]:
-        """Where the tokenizer may lie, the likeliest first."""
-        run = self._run
-        found = sorted((self.folder / "checkpoints").glob("batch-*/model"), reverse=True)
-        found += [run.warm_model, run.blank_model]
+        """Where the tokenizer may lie, the likeliest first: the run's, or that of what was evaluated."""
         named = self.recipe.get("model", {}).get("path")
-        if isinstance(named, str):
-            found.append(models_folder() / named if named in KNOWN else Path(named).expanduser())
+        manifest = self.manifest()
+        if manifest is not None:
+            named = manifest.identity.get("name")
+        found = list(_of_run(self.folder))
+        if isinstance(named, str) and named:
+            path = models_folder() / named if named in KNOWN else Path(named).expanduser()
+            found += [path, *_of_run(path)]
         return found
+
+
+def _of_run(folder: Path) -> Iterator[Path]:
+    run = RunFolder(folder)
+    yield from sorted((folder / "checkpoints").glob("batch-*/model"), reverse=True)
+    yield run.warm_model
+    yield run.blank_model
 
 
 def primary(evaluations: Sequence[Evaluation], recipe: Mapping[str, Any]) -> list[Evaluation]:

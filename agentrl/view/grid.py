@@ -12,7 +12,7 @@ from agentrl.view.archive import Archive, primary
 from agentrl.view.overview import held_out
 from agentrl.view.shapes import Grid, GridRow
 
-MOST_ROWS = 2000
+MOST_ROWS = 1000
 MOST_EPISODES = 16
 "Of one cell."
 

@@ -11,15 +11,13 @@ from typing import Any
 
 from agentrl.errors import InvalidDataError
 from agentrl.evaluation.harness import Evaluation
-from agentrl.evaluation.statistics import Interval, PairedDifference, paired_difference, score_interval
+from agentrl.evaluation.statistics import Interval, PairedDifference, paired_difference
 from agentrl.training.health import health_of
 from agentrl.view.archive import Archive, primary
 from agentrl.view.curves import held_out_curves, manner, metric_curves
+from agentrl.view.evaluated import MOST_TASKS, evaluation_told
 from agentrl.view.recipe import settings_of
 from agentrl.view.shapes import Fact, Overview
-
-MOST_TASKS = 5000
-"Tasks of a folder without a result that an interval is computed for: resampling more takes seconds."
 
 
 def overview(archives: Sequence[Archive]) -> Overview:
@@ -27,20 +25,19 @@ def overview(archives: Sequence[Archive]) -> Overview:
     archive = archives[0]
     baseline = archives[1] if len(archives) > 1 else None
     metrics = archive.metrics()
-    recipe = archive.recipe
     evaluations = archive.evaluations()
     outcomes = archive.outcomes()
-    verdict, facts = _run(archive, evaluations, metrics) if archive.is_run else _evaluation(archive)
+    verdict, facts = _run(archive, evaluations, metrics) if archive.is_run else evaluation_told(archive)
     if baseline is not None:
         facts = [*facts, _difference(baseline, archive)]
     return Overview(
         kind="run" if archive.is_run else "evaluation",
-        title=str(recipe.get("name") or archive.name),
+        title=_title(archive),
         folder=str(archive.folder),
         verdict=verdict,
         facts=facts,
         command=_command(archive),
-        settings=settings_of(recipe, baseline.recipe if baseline else None),
+        settings=settings_of(archive.conditions(), baseline.conditions() if baseline else None),
         curves=[*held_out_curves(evaluations, metrics), *metric_curves(metrics)],
         health=health_of(metrics),
         outcomes=outcomes,
@@ -97,25 +94,13 @@ def _verdict(measured: Sequence[Evaluation]) -> str:
     return f"No change of success beyond chance: {said}: {difference.points()}."
 
 
-def _evaluation(archive: Archive) -> tuple[str, list[Fact]]:
-    """From the ledger alone, so that it is the same while episodes are still coming in."""
-    successes = archive.successes()
-    attempts = sum(map(len, successes.values()))
-    if not successes:
-        return "Nothing is known yet: no attempt was scored.", []
-    means = [sum(tries) / len(tries) for tries in successes.values()]
-    score = score_interval(successes) if len(successes) <= MOST_TASKS else None
-    share = score.percent() if score else _percent(sum(means) / len(means))
-    facts = [Fact("success", share, f"{len(successes)} tasks, {attempts} attempts")]
-    faults = sum(count for outcome, count in archive.outcomes().items() if outcome in ("environment", "infrastructure"))
-    facts.append(Fact("faults", str(faults), "apart from failures: not scored", "bad" if faults else ""))
-    return f"Success on {len(successes)} tasks is {share}.", facts
-
-
 def _difference(baseline: Archive, archive: Archive) -> Fact:
-    """On the tasks that both tried."""
-    before, after = held_out(baseline), held_out(archive)
+    """On the tasks that both tried, unless they are tasks of suites that differ."""
     label = f"difference to {baseline.name}"
+    one, other = baseline.manifest(), archive.manifest()
+    if one is not None and other is not None and one.hash != other.hash:
+        return Fact(label, "not comparable", f"{one.suite} {one.version} is not {other.suite} {other.version}", "bad")
+    before, after = held_out(baseline), held_out(archive)
     shared = before.keys() & after.keys()
     if not shared:
         return Fact(label, "not comparable", "the two share no task")
@@ -153,9 +138,18 @@ def _beyond_chance(difference: PairedDifference) -> bool:
     return difference.interval.low > 0 or difference.interval.high < 0
 
 
+def _title(archive: Archive) -> str:
+    manifest = archive.manifest()
+    if manifest is not None:
+        return f"{manifest.suite} by {manifest.policy}"
+    return str(archive.recipe.get("name") or archive.name)
+
+
 def _command(archive: Archive) -> str:
+    """Makes a run of the same recipe beside it; makes or continues an evaluation."""
     if not archive.is_run:
-        return ""
+        manifest = archive.manifest()
+        return manifest.command if manifest else ""
     again = archive.folder.parent / f"{archive.folder.name}-again"
     return shlex.join(["agentrl", "train", str(archive.folder / "config.toml"), "--run-folder", str(again)])
 
