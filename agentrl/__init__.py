@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentrl.environment import Env, call, say
     from agentrl.errors import AgentRLError
+    from agentrl.evaluation.suite import Suite, SuiteLimits
     from agentrl.hooks import hookimpl
     from agentrl.plugins import Lazy
     from agentrl.tools import ToolError, tool
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "agentrl.environment": ("Env", "call", "say"),
     "agentrl.errors": ("AgentRLError",),
+    "agentrl.evaluation.suite": ("Suite", "SuiteLimits"),
     "agentrl.hooks": ("hookimpl",),
     "agentrl.plugins": ("Lazy",),
     "agentrl.tools": ("ToolError", "tool"),
@@ -55,6 +57,8 @@ __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "Step",
     "Trajectory",
     "Group",
+    "Suite",
+    "SuiteLimits",
     "hookimpl",
     "Lazy",
     "OwnVenv",

@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker("agentrl")
 
 KINDS: Mapping[str, str] = {
     "environments": "a world to act in: class or factory of an `Env` or of `protocols.Environment`",
-    "suites": "a fixed set of held-out tasks with a grader, to be measured on",
+    "suites": "held-out tasks with limits and a score, to be measured on",
     "tools": "a typed function that environments can offer to the model",
     "reward_models": "scores the steps of a trajectory, beside the environment",
     "credit_rules": "turns rewards into advantages",
@@ -66,7 +66,7 @@ class Registration:
 
     @hookspec
     def agentrl_suites(self) -> Factories:
-        """Held-out suites for `agentrl eval`."""
+        """Factories of `agentrl.Suite`, for `agentrl eval`. Keyword-only parameters become options."""
         raise NotImplementedError
 
     @hookspec

@@ -9,14 +9,15 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from agentrl.errors import did_you_mean
+from agentrl.errors import ConfigError, did_you_mean
+from agentrl.toml import parse_value
 
 _NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _WORDS = {
@@ -43,6 +44,19 @@ class Checked:
     "Converted to the annotated types (a list to a tuple, text to a path); empty where there are problems."
     problems: tuple[str, ...]
     "One line each; empty where everything fits."
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """`key=value` words as options. Raises `ConfigError` for a word without `=` and for a key given twice."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"{word!r} is no option. Write key=value, such as size=4.")
+        if key in values:
+            raise ConfigError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")
+        values[key] = parse_value(value)
+    return values
 
 
 def takes(factory: Callable[..., Any], name: str) -> bool:

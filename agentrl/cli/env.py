@@ -64,7 +64,7 @@ def play(
 
 def environment_factory(name: str, options: Sequence[str], plugins: Sequence[str]) -> Callable[[], Any]:
     """A callable that makes the environment `name` anew. Raises `ConfigError` for an unknown name or option."""
-    from agentrl.options import check_options
+    from agentrl.options import check_options, parse_options
     from agentrl.plugins import load_host
 
     host = load_host(plugins)
@@ -75,18 +75,3 @@ def environment_factory(name: str, options: Sequence[str], plugins: Sequence[str
         raise ConfigError("\n".join(checked.problems))
     # A partial, not a lambda: the check makes the environment in another process too.
     return functools.partial(factory, **checked.values) if values else factory
-
-
-def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """Raises `ConfigError` for a word without `=` and for a key given twice."""
-    from agentrl.toml import parse_value
-
-    values: dict[str, Any] = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"{option!r} is no option. Write key=value, such as size=4.")
-        if key in values:
-            raise ConfigError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")
-        values[key] = parse_value(value)
-    return values

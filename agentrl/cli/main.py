@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from agentrl.cli.eval import command as eval_command
 from agentrl.cli.replay import commands as replay_commands
 from agentrl.errors import AgentRLError, ConfigError
 
@@ -115,17 +116,7 @@ def sft(
     run_sft(recipe, overrides or [], run_folder, plugin or [])
 
 
-@app.command("eval")
-def evaluate(
-    recipe: Recipe,
-    overrides: Overrides = None,
-    run_folder: RunFolder = None,
-    plugin: Plugins = None,
-) -> None:
-    """Measure success on the recipe's held-out tasks, with intervals."""
-    from agentrl.cli.train import evaluate as run_evaluation
-
-    run_evaluation(recipe, overrides or [], run_folder, plugin or [])
+app.command("eval")(eval_command)
 
 
 @app.command()

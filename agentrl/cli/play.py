@@ -78,18 +78,18 @@ async def _play(environment: Environment, task: Task, reader: TextIO, writer: Te
     total = 0.0
     try:
         say(f"task {task.id}")
-        _show(await environment.reset(task), say)
+        show(await environment.reset(task), say)
         tools = environment.tools()
-        _show_tools(tools, say)
+        show_tools(tools, say)
         say(HELP)
         while True:
-            action = await _next_action(tools, reader, writer)
+            action = await next_action(tools, reader, writer)
             if action is None:
                 say(f"left the episode; return so far {total:g}")
                 return False
             result = await environment.step(action)
             total += result.reward
-            _show(result.observation, say)
+            show(result.observation, say)
             if result.policy_error:
                 say("[a mistake of the model]")
             if result.reward:
@@ -100,7 +100,7 @@ async def _play(environment: Environment, task: Task, reader: TextIO, writer: Te
         await environment.close()
 
 
-async def _next_action(tools: Sequence[ToolSpec], reader: TextIO, writer: TextIO) -> Action | None:
+async def next_action(tools: Sequence[ToolSpec], reader: TextIO, writer: TextIO) -> Action | None:
     """None at the end of input."""
     while True:
         print("> ", end="", file=writer, flush=True)
@@ -110,7 +110,7 @@ async def _next_action(tools: Sequence[ToolSpec], reader: TextIO, writer: TextIO
         if not line or line.strip() in ("quit", "exit"):
             return None
         if line.strip() == "?":
-            _show_tools(tools, lambda text: print(text, file=writer))
+            show_tools(tools, lambda text: print(text, file=writer))
             print(HELP, file=writer)
             continue
         try:
@@ -119,12 +119,12 @@ async def _next_action(tools: Sequence[ToolSpec], reader: TextIO, writer: TextIO
             print(error, file=writer)
 
 
-def _show(observation: Observation, say: Any) -> None:
+def show(observation: Observation, say: Any) -> None:
     for message in observation.messages:
         say(f"[{message.name or message.role}] {message.content}")
 
 
-def _show_tools(tools: Sequence[ToolSpec], say: Any) -> None:
+def show_tools(tools: Sequence[ToolSpec], say: Any) -> None:
     for number, spec in enumerate(tools, 1):
         say(f"{number:>3}  {signature(spec)}  {spec.description.partition(chr(10))[0]}")
 

@@ -87,7 +87,7 @@ def rescore_command(
     plugin: Plugins = None,
 ) -> None:
     """Say what episodes would have earned under another reward or judge: which change, and by how much."""
-    from agentrl.cli.env import parse_options
+    from agentrl.options import parse_options
     from agentrl.replay.rescore import free_name, save_rescored
     from agentrl.replay.source import open_recorded
 

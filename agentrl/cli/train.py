@@ -1,15 +1,14 @@
-"""`agentrl train`, `sft` and `eval`: what a person sees of a run from its first line to its last."""
+"""`agentrl train` and `sft`: what a person sees of a run from its first line to its last."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 from agentrl.cli.panel import open_progress
+from agentrl.cli.supervised import run_supervised
 from agentrl.config import load_config
 from agentrl.errors import MissingDependencyError
 from agentrl.evaluation.harness import Evaluation
@@ -21,8 +20,6 @@ from agentrl.runs.folder import RunFolder
 from agentrl.sections import Config
 from agentrl.training.metrics import read_metrics
 
-T = TypeVar("T")
-
 
 def train(recipe: str, overrides: Sequence[str], dry_run: bool, folder: Path | None, plugins: Sequence[str]) -> None:
     """Train by a recipe; the same command continues a run that was killed."""
@@ -32,7 +29,7 @@ def train(recipe: str, overrides: Sequence[str], dry_run: bool, folder: Path | N
 
             blueprint.screen.note(forecast(blueprint))
         else:
-            _run(_train(blueprint))
+            run_supervised(_train(blueprint))
 
 
 def sft(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
@@ -40,13 +37,7 @@ def sft(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Seq
     from agentrl.runs.policy import warm_up
 
     with _blueprint(recipe, overrides, folder, plugins) as blueprint:
-        blueprint.screen.note(f"saved    {_run(warm_up(blueprint))}")
-
-
-def evaluate(recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]) -> None:
-    """Success of a run's newest weights, or of a model behind an API, on the recipe's held-out tasks."""
-    with _blueprint(recipe, overrides, folder, plugins) as blueprint:
-        _run(_evaluate(blueprint))
+        blueprint.screen.note(f"saved    {run_supervised(warm_up(blueprint))}")
 
 
 async def _train(blueprint: Blueprint) -> None:
@@ -77,18 +68,6 @@ async def _train(blueprint: Blueprint) -> None:
         raise
 
 
-async def _evaluate(blueprint: Blueprint) -> None:
-    from agentrl.runs.assembly import open_run, speaks_only
-    from agentrl.runs.chat import open_chat
-
-    if speaks_only(blueprint):
-        async with open_chat(blueprint) as measure:
-            _tell(blueprint.screen, "score", await measure(0))
-        return
-    async with open_run(blueprint) as live:
-        _tell(blueprint.screen, "score", await live.measure(await live.run.publish()))
-
-
 @contextmanager
 def _blueprint(
     recipe: str, overrides: Sequence[str], folder: Path | None, plugins: Sequence[str]
@@ -101,27 +80,6 @@ def _blueprint(
         yield Blueprint(config, host, RunFolder(folder or Path("runs") / config.name), screen)
     finally:
         screen.close()
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. The first Ctrl-C cancels, which saves; a second one kills."""
-
-    async def supervised() -> T:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            loop.remove_signal_handler(signal.SIGINT)
-            task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        return await task
-
-    try:
-        return asyncio.run(supervised())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
 
 
 def _introduction(config: Config, folder: RunFolder) -> str:

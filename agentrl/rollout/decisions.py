@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from agentrl.protocols import Environment
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Action, Finish, Floats, Observation, Source, Step, TokenIds, ToolSpec, token_ids
+from agentrl.types import Action, Finish, Floats, Observation, Source, Step, Task, TokenIds, ToolSpec, token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,15 @@ class Decider(Protocol):
 
     async def decide(self) -> Decision:
         """Answer the prompt. Awaited in an engine slot and cut at a deadline; raises `InfrastructureFault`."""
+        ...
+
+
+@runtime_checkable
+class Insider(Protocol):
+    """A decider that knows the world from within: an agent without a model, such as an oracle."""
+
+    def meet(self, environment: Environment, task: Task) -> None:
+        """Called once, when the world stands where the episode begins."""
         ...
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from agentrl.errors import ConfigError, InfrastructureFault
 from agentrl.protocols import Environment
-from agentrl.rollout.decisions import Decision, Player, Seat
+from agentrl.rollout.decisions import Decision, Insider, Player, Seat
 from agentrl.rollout.forking import Arrival, Start, arrive
 from agentrl.rollout.guard import GuardedWorld, within
 from agentrl.rollout.limits import EpisodeLimits
@@ -137,6 +137,8 @@ class Episode:
         self._world = GuardedWorld(environment, self.task, self._setting.limits, self.enter)
         self._clock = _Clock()
         self.observation, self.arrival = await arrive(self._world, self.begins)
+        if isinstance(self._decider, Insider):
+            self._decider.meet(environment, self.task)
 
     async def advance(self) -> None:
         """One step: a decision of the policy and what came back."""

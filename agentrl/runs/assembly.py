@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from agentrl.config import check_parts
 from agentrl.errors import ConfigError, TrainingError
+from agentrl.evaluation.runner import EVALUATION_SEED
 from agentrl.hooks import RunInfo
 from agentrl.method import Method
 from agentrl.models import load_model, resolve
@@ -36,13 +36,11 @@ from agentrl.runs.null import NullScore, null_score
 from agentrl.runs.policy import Policy, build_policy
 from agentrl.runs.rewards import RewardModels, open_rewards
 from agentrl.runs.run import Parts, Plan, TrainingRun
+from agentrl.runs.serving import serve
 from agentrl.sections import Config
 from agentrl.store.ledger import Ledger
 from agentrl.training.metrics import MetricsLog
 from agentrl.types import Group, Status, Trajectory
-
-EVALUATION_SEED = 1_000_003
-"Evaluations sample with seeds of their own."
 
 
 @dataclass(slots=True)
@@ -63,7 +61,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     if speaks_only(blueprint):
         raise TrainingError(
             f"the engine {config.engine.name!r} returns no token ids and no log-probabilities, so nothing can be "
-            "trained on what it samples. Use 'transformers' or 'vllm'; it can be evaluated with `agentrl eval`."
+            "trained on what it samples. Use 'transformers' or 'vllm'; an API can be evaluated: `agentrl eval "
+            "RECIPE -m URL#MODEL`."
         )
     folder.check(config)
     blueprint.method()
@@ -217,13 +216,11 @@ async def _serve(blueprint: Blueprint, policy: Policy, stack: AsyncExitStack, we
     }
     if weights == policy.model_path:
         given["lock"] = policy.lock
-    wanted = inspect.signature(blueprint.host.factory("engines", config.engine.name)).parameters
-    if "model" in wanted and "model" not in config.engine.options:
-        given["model"] = load_model(weights, dtype="float32", device=policy.device) if model is None else model
-    engine: Engine = blueprint.part("engines", config.engine, "[engine]", given)
-    stack.push_async_callback(engine.close)
-    await engine.start()
-    return engine
+
+    def load() -> Any:
+        return load_model(weights, dtype="float32", device=policy.device) if model is None else model
+
+    return await serve(blueprint.host, config.engine, given, load, stack)
 
 
 def _limits(config: Config, temperature: float) -> EpisodeLimits:

@@ -11,9 +11,9 @@ import random
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
+from agentrl.agents import NullAgent
 from agentrl.errors import AgentRLError, StoreError
 from agentrl.runs.blueprint import Blueprint
-from agentrl.testing.agents import NullAgent
 from agentrl.testing.episodes import Episode, play
 from agentrl.types import Task
 

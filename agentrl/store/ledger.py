@@ -143,6 +143,20 @@ class Ledger:
             )
             self._insert(database, ordinal, group, msgspec.json.encode(task).decode(), members)
 
+    def extend(self, groups: Sequence[tuple[int, str, Task, Sequence[str]]]) -> None:
+        """Issue groups (ordinal, id, task, members), or more members of them; what is there stays as it is."""
+        with self._transaction() as database:
+            for ordinal, group, task, members in groups:
+                database.execute(
+                    "INSERT INTO groups (id, ordinal, task, size, state) VALUES (?, ?, ?, ?, 'live') "
+                    "ON CONFLICT (id) DO UPDATE SET size = max(size, excluded.size)",
+                    (group, ordinal, msgspec.json.encode(task).decode(), len(members)),
+                )
+                database.executemany(
+                    "INSERT OR IGNORE INTO trajectories (id, grp, member, state) VALUES (?, ?, ?, 'issued')",
+                    [(trajectory, group, member) for member, trajectory in enumerate(members)],
+                )
+
     def finish(self, *trajectories: Trajectory) -> None:
         """Keep what ended: when this returns, it survives a kill. One sync for all of them."""
         if not trajectories:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic_core import to_jsonable_python
 
+from agentrl.agents import random_arguments
 from agentrl.protocols import Environment
-from agentrl.testing.agents import random_arguments
 from agentrl.testing.episodes import blaming
 from agentrl.testing.report import CheckResult, failed, passed, skipped
 from agentrl.testing.subject import Subject

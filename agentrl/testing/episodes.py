@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrl.agents import Agent
 from agentrl.blame import AuthorFault, frames_of, place, source_of
 from agentrl.errors import AgentRLError
 from agentrl.protocols import Environment
-from agentrl.testing.agents import Agent
 from agentrl.types import Action, Observation, StepResult, Task
 
 DEFAULT_DEADLINE = 30.0

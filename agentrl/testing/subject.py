@@ -9,13 +9,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
+from agentrl.agents import Agent
 from agentrl.blame import AuthorFault
 from agentrl.environment import adapt
 from agentrl.protocols import Environment
 from agentrl.remote.declaration import Declaration, declaration_of
-from agentrl.testing.agents import Agent, NullAgent, RandomAgent, ScriptedAgent
 from agentrl.testing.episodes import Episode, author_of, blaming, limits_of, play
 from agentrl.testing.watch import LoopWatch
 from agentrl.types import Task, ToolSpec
@@ -82,16 +81,3 @@ class Subject:
     @property
     def hung(self) -> bool:
         return any(fault.kind == "deadline" for fault in self.faults)
-
-
-def null_agent(environment: Environment, task: Task) -> Agent:
-    return NullAgent()
-
-
-def random_agent(environment: Environment, task: Task) -> Agent:
-    return RandomAgent()
-
-
-def oracle_agent(environment: Any, task: Task) -> ScriptedAgent:
-    """The environment's own winning line. Call it after the reset."""
-    return ScriptedAgent(environment.oracle(task))

@@ -9,10 +9,10 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from agentrl.testing.agents import ScriptedAgent
+from agentrl.agents import ScriptedAgent, null_agent, oracle_agent, random_agent
 from agentrl.testing.episodes import Episode, action_text, begin
 from agentrl.testing.report import CheckResult, failed, passed, skipped
-from agentrl.testing.subject import Subject, null_agent, oracle_agent, random_agent
+from agentrl.testing.subject import Subject
 from agentrl.types import Task
 
 _RANDOM_EPISODES = 2

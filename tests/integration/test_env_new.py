@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.cli.env import environment_factory, parse_options
+from agentrl.cli.env import environment_factory
 from agentrl.cli.play import choose_task, parse_line, play_environment
 from agentrl.cli.scaffold import class_name, new_environment
 from agentrl.environment import adapt, call, say
 from agentrl.errors import ConfigError, UnknownNameError
+from agentrl.options import parse_options
 from agentrl.types import Action, ToolCall, ToolSpec
 
 COLOR = {"type": "string", "enum": ["red", "blue"]}

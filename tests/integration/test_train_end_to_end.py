@@ -10,6 +10,7 @@ from live_runs import LAMPS, RECIPE, final_weights, make_bench, rows
 
 from agentrl.config import load_config
 from agentrl.evaluation.harness import Evaluation
+from agentrl.evaluation.result import load_result
 from agentrl.store.records import read_trajectories
 from agentrl.training.metrics import read_metrics
 
@@ -97,11 +98,34 @@ def test_the_same_command_again_changes_nothing_and_more_batches_go_on(finished)
     assert [line["batch"] for line in read_metrics(bench.run_folder / "metrics.jsonl")] == [1, 2, 3, 4, 5]
     assert load_config(bench.run_folder / "config.toml").training.batches == 5
     assert len(rows(bench.run_folder, "SELECT id FROM trajectories WHERE state = 'trained'")) == 5 * 8
-    scored = bench.run(*bench.words("training.batches=5", verb="eval"))
-    assert scored.code == 0, scored.err
-    assert [line for line in scored.out.splitlines() if line.startswith("score ")] == [
-        line.replace("after ", "score ") for line in longer.out.splitlines() if line.startswith("after ")
-    ]
+
+
+def test_eval_of_a_run_says_what_its_training_said_and_of_another_folder_more(finished):
+    """After four batches or five, whichever test came first: the newest weights are what is played."""
+    bench, _ = finished
+    told = {}
+    for temperature in (0.0, 1.0):
+        path = max((bench.run_folder / "evaluations").glob(f"*-temperature-{temperature:g}.json"))
+        told[temperature] = Evaluation.load(path)
+    for temperature, after in told.items():
+        place = bench.folder / f"eval-{temperature:g}"
+        words = (str(bench.run_folder), "--temperature", str(temperature), "--seed", "3", "--out", str(place))
+        ended = bench.run("eval", *words, "--plugin", str(bench.plugin))
+        assert ended.code == 0, ended.err
+        result = load_result(place)
+        assert [(a.task, a.reward, a.tokens) for a in result.attempts] == [
+            (a.task, a.reward, a.tokens) for a in after.attempts
+        ]
+        assert result.manifest.identity["kind"] == "run" and result.manifest.conditions.max_tokens == 8
+        assert f"score    {after.success().percent()} of 6 tasks" in ended.out
+        assert result.null is not None and result.null.score.value == 0.0
+    blank = bench.run_folder / "warm_start" / "blank"
+    words = (str(bench.folder / "recipe.toml"), "-m", str(blank), "--max-tokens", "8", "--plugin", str(bench.plugin))
+    ended = bench.run("eval", *words)
+    assert ended.code == 0, ended.err
+    untrained = load_result(bench.folder / "evals" / "recipe-blank")
+    assert untrained.manifest.hash == result.manifest.hash and untrained.manifest.identity["kind"] == "model"
+    assert untrained.faults() == 0
 
 
 def test_an_evaluation_that_is_asked_for_later_does_not_pass_for_one_of_the_start(finished):

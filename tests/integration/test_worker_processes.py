@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from agentrl import protocols
+from agentrl.agents import oracle_agent, random_agent
 from agentrl.blame import AuthorFault
 from agentrl.environment import Env, adapt, call
 from agentrl.errors import EnvironmentFault, InfrastructureFault, PluginError
 from agentrl.remote.pool import WORKERS
 from agentrl.testing import check_environment
 from agentrl.testing.episodes import difference, play
-from agentrl.testing.subject import oracle_agent, random_agent
 from agentrl.tools import ToolError, tool
 from agentrl.types import Task
 

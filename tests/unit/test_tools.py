@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
+from agentrl.agents import random_arguments
 from agentrl.errors import PluginError
-from agentrl.testing.agents import random_arguments
 from agentrl.tools import ToolError, describe, encode_result, find_tool, parse_docstring, signature, tool, tools_of
 
 

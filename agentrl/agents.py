@@ -1,6 +1,6 @@
 """Agents that need no model: one that says nothing, one that calls at random, one that follows a script.
 
-An agent sees what a model would see (observation and tools) and nothing else.
+An agent sees what a model would see (observation and tools) and nothing else; only who chooses it looks into the world.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from agentrl.errors import InvalidDataError
-from agentrl.types import JSON, Action, Observation, ToolCall, ToolSpec
+from agentrl.errors import ConfigError, InvalidDataError
+from agentrl.protocols import Environment, HasOracle
+from agentrl.types import JSON, Action, Observation, Task, ToolCall, ToolSpec
 
 
 class Agent(Protocol):
@@ -60,6 +61,24 @@ class ScriptedAgent:
             self.exhausted = True
             return Action()
         return action
+
+
+def null_agent(environment: Environment, task: Task) -> Agent:
+    return NullAgent()
+
+
+def random_agent(environment: Environment, task: Task) -> Agent:
+    return RandomAgent()
+
+
+def oracle_agent(environment: Environment, task: Task) -> ScriptedAgent:
+    """The environment's own winning line. Call it after the reset. Raises `ConfigError` where there is none."""
+    if not isinstance(environment, HasOracle):
+        raise ConfigError(
+            f"the environment of task {task.id!r} has no oracle, so nothing plays it without a model but 'null' and "
+            "'random'. Give it an `oracle(self, task)`."
+        )
+    return ScriptedAgent(environment.oracle(task))
 
 
 def random_arguments(spec: ToolSpec, rng: random.Random, words: Sequence[str] = ()) -> dict[str, JSON]:

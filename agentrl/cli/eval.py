@@ -1,0 +1,144 @@
+"""`agentrl eval`: what a person asks for, sees while it is played, and reads at the end.
+
+Nothing heavy is imported before the command runs.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentrl.errors import ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from agentrl.evaluation.result import EvaluationResult
+    from agentrl.evaluation.runner import SuiteRun
+    from agentrl.runs.evaluation import EvalSettings
+
+SECONDS_BETWEEN_LINES = 10.0
+POLICY = (
+    "Who plays: a run's folder (its newest weights), a model's folder or name, http://HOST:PORT/v1#MODEL, or oracle, "
+    "null, random, human. Left out where SUITE is a run's folder: that run."
+)
+SUITE = "A suite (`agentrl list suites`), or a run's folder or a recipe: their held-out tasks."
+
+
+def command(
+    suite: Annotated[str, typer.Argument(help=SUITE)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help="Options of the suite, or keys of the recipe, as key=value.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    policy: Annotated[str, typer.Option("--policy", "-m", help=POLICY)] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None,
+    tasks: Annotated[str, typer.Option(help="Only these tasks: ids, with commas between.")] = "",
+    attempts: Annotated[int | None, typer.Option("--attempts", "-k", min=1, help="Episodes per task.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, help="Episodes at a time.")] = 16,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Sampled tokens per answer.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Begin nothing new after so long.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Begin nothing new once it cost so much.")] = None,
+    price_prompt: Annotated[float, typer.Option(min=0, help="Per million tokens sent.")] = 0.0,
+    price_completion: Annotated[float, typer.Option(min=0, help="Per million tokens sampled.")] = 0.0,
+    until_ci: Annotated[
+        float | None, typer.Option(help="Stop when half the width of the 95 % interval is at most this, such as 0.03.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Who samples from weights: transformers or vllm.")] = "",
+    engine_option: Annotated[
+        list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; evals/SUITE-POLICY by default.")] = None,
+    plugin: Annotated[
+        list[str] | None, typer.Option("--plugin", help="A plugin beside the installed ones. Repeatable.")
+    ] = None,
+) -> None:
+    """Measure a policy on a suite. The same command goes on with what was interrupted; nothing is played twice."""
+    from agentrl.evaluation.result import Prices
+    from agentrl.runs.evaluation import EvalSettings
+
+    settings = EvalSettings(
+        suite=suite,
+        policy=policy or _run_itself(suite),
+        words=tuple(words or ()),
+        out=out,
+        limit=limit,
+        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
+        attempts=attempts,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
+        concurrency=concurrency,
+        until_ci=until_ci,
+        max_seconds=max_seconds,
+        max_cost=max_cost,
+        prices=Prices(price_prompt, price_completion),
+        engine=engine,
+        engine_options=tuple(engine_option or ()),
+        command=shlex.join(["agentrl", *sys.argv[1:]]),
+    )
+    evaluate(settings, plugin or [])
+
+
+def evaluate(settings: EvalSettings, plugins: list[str]) -> None:
+    """Play and print. Ctrl-C keeps what was played."""
+    from agentrl.cli.human import PATIENCE, HumanPolicy
+    from agentrl.cli.supervised import run_supervised
+    from agentrl.evaluation.table import table
+    from agentrl.plugins import load_host
+    from agentrl.runs import evaluation
+    from agentrl.runs.suites import plugins_of
+
+    host = load_host([*plugins_of(settings.suite, settings.policy), *plugins])
+    if settings.policy == "human":
+        settings = replace(settings, concurrency=1, episode_deadline=PATIENCE)
+    sitting = evaluation.prepare(settings, host, {"human": HumanPolicy(sys.stdin, sys.stdout)})
+    progress = Progress()
+    for line in evaluation.introduction(sitting):
+        typer.echo(line)
+    try:
+        result = run_supervised(evaluation.evaluate(sitting, host, progress))
+    except KeyboardInterrupt:
+        typer.echo(f"stopped  everything is saved in {sitting.folder}; the same command goes on from there")
+        raise
+    for line in table(result):
+        typer.echo(line)
+    typer.echo(f"saved    {sitting.folder}: {_saved(result, sitting.folder)}")
+
+
+class Progress:
+    """A line now and then: how much was played, how it goes, how long it takes still."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, run: SuiteRun) -> None:
+        now = time.monotonic()
+        if now - self._told < SECONDS_BETWEEN_LINES or not run.left:
+            return
+        self._told = now
+        left = run.seconds / run.done * run.left
+        cost = f" · cost {run.cost:.4g}" if run.cost else ""
+        typer.echo(f"playing  {run.done} played, at most {run.left} left, about {left:.0f} s{cost}")
+
+
+def _saved(result: EvaluationResult, folder: Path) -> str:
+    from agentrl.evaluation.parquet import save_parquet
+
+    try:
+        save_parquet(result, folder)
+    except MissingDependencyError as error:
+        return f"results.json, and every episode ({error})"
+    return "results.json, results.parquet, and every episode"
+
+
+def _run_itself(suite: str) -> str:
+    if (Path(suite) / "config.toml").is_file():
+        return suite
+    raise ConfigError(f"who is to play {suite!r}? Give -m. {POLICY}")
