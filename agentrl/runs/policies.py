@@ -103,8 +103,13 @@ class Endpoint:
     async def _only_model(self) -> str:
         from agentrl.engines.http import HttpClient
 
-        async with HttpClient(self.url, timeout=10.0, attempts=1) as client:
-            answer = await client.get_json("models")
+        try:
+            async with HttpClient(self.url, timeout=10.0, attempts=1) as client:
+                answer = await client.get_json("models")
+        except InfrastructureFault as fault:
+            raise InfrastructureFault(
+                f"the API at {self.url} does not say which models it has: {fault} Name one: -m {self.url}#MODEL."
+            ) from fault
         try:
             names = [str(entry["id"]) for entry in answer["data"]]
         except (TypeError, KeyError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from agentrl import Env, Suite, Task, hookimpl
+from agentrl.cli.human import PATIENCE, HumanPolicy
 from agentrl.errors import ConfigError, EnvironmentFault, InfrastructureFault, StoreError
 from agentrl.evaluation.folder import EvaluationFolder
 from agentrl.evaluation.parquet import save_parquet
@@ -347,3 +349,18 @@ async def test_an_oracle_that_is_not_there_and_one_that_raises_are_told(host: Ho
         else:
             result = await evaluate(sitting, host, lambda run: None)
             assert result.faults() == 1 and words in result.attempts[0].error
+
+
+async def test_a_person_plays_one_episode_after_another_and_may_leave(host: Host, tmp_path: Path) -> None:
+    written = io.StringIO()
+
+    def person(*lines: str) -> EvalSettings:
+        people["human"] = HumanPolicy(io.StringIO("".join(f"{line}\n" for line in lines)), written)
+        return EvalSettings("bell", "human", out=tmp_path / "e", limit=3, concurrency=1, episode_deadline=PATIENCE)
+
+    people: dict[str, Any] = {}
+    with pytest.raises(ConfigError, match=r"you left at task .*the same command goes on"):
+        await evaluate(prepare(person("ding", "dong", "quit"), host, people), host, lambda run: None)
+    assert "say ding" in written.getvalue() and len(load_result(tmp_path / "e").attempts) == 2
+    result = await evaluate(prepare(person("ding"), host, people), host, lambda run: None)
+    assert sorted(attempt.success for attempt in result.attempts) == [False, True, True]
