@@ -116,14 +116,18 @@ class Progress:
     """A line now and then: how much was played, how it goes, how long it takes still."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._began = self._told = 0.0
+        self._run: SuiteRun | None = None
 
     def __call__(self, run: SuiteRun) -> None:
+        """Told of every attempt; from the first one on the time is taken: until then the policy was started."""
         now = time.monotonic()
+        if run is not self._run:
+            self._run, self._began, self._told = run, now, now
         if now - self._told < SECONDS_BETWEEN_LINES or not run.left:
             return
         self._told = now
-        left = run.seconds / run.done * run.left
+        left = (now - self._began) / max(run.done - 1, 1) * run.left
         cost = f" · cost {run.cost:.4g}" if run.cost else ""
         typer.echo(f"playing  {run.done} played, at most {run.left} left, about {left:.0f} s{cost}")
 

@@ -20,7 +20,7 @@ from agentrl.options import parse_options
 from agentrl.plugins import Host
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.decisions import Player
-from agentrl.runs.policies import Policy, find_policy
+from agentrl.runs.policies import BUILT_IN, Policy, find_policy
 from agentrl.runs.suites import find_suite, versions
 from agentrl.types import JSON
 
@@ -114,23 +114,25 @@ def prepare(settings: EvalSettings, host: Host, others: Mapping[str, Policy] | N
 
 
 def introduction(sitting: Sitting) -> list[str]:
-    """Who is going to play what, in two lines."""
+    """Who is going to play what, in a few lines."""
     manifest, plan = sitting.manifest, sitting.plan
-    conditions = manifest.conditions
     options = "".join(f" {key}={value}" for key, value in manifest.options.items())
-    count = (
-        f"{len(plan.tasks)} of {manifest.tasks} tasks"
-        if len(plan.tasks) < manifest.tasks
-        else f"{manifest.tasks} tasks"
-    )
+    part = f"{len(plan.tasks)} of " if len(plan.tasks) < manifest.tasks else ""
     times = f" x {plan.attempts}" if plan.attempts > 1 else ""
-    how = "greedy" if conditions.temperature == 0 else f"sampled T={conditions.temperature:g}"
-    who = ", ".join(str(manifest.identity[key]) for key in ("kind", "weights", "model") if manifest.identity.get(key))
+    what = (
+        f"{manifest.suite} {manifest.version} · {manifest.environment}{options} · {part}{manifest.tasks} tasks{times}"
+    )
+    identity, conditions = manifest.identity, manifest.conditions
+    if identity.get("kind") in (*BUILT_IN, "human"):
+        return [f"suite    {what}", f"policy   {manifest.policy}"]
+    who = ", ".join(str(identity[key]) for key in ("kind", "weights", "model") if identity.get(key))
+    greedy = conditions.temperature == 0
+    how = "greedy" if greedy else f"sampled T={conditions.temperature:g}"
     lines = [
-        f"suite    {manifest.suite} {manifest.version} · {manifest.environment}{options} · {count}{times}",
+        f"suite    {what}",
         f"policy   {manifest.policy} ({who}) · {how} · at most {conditions.max_tokens} tokens an answer",
     ]
-    if plan.attempts > 1 and conditions.temperature == 0:
+    if plan.attempts > 1 and greedy:
         lines.append("note     attempts of a greedy policy are alike; --temperature 1 samples")
     return lines
 
