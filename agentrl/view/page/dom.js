@@ -32,12 +32,9 @@ function allowed(name, value) {
   return value;
 }
 
-// Words with `code` between backticks, and percent signs that stay with their numbers.
+// Words with `code` between backticks.
 export function withCode(text) {
-  return text
-    .replaceAll(" %", "\u00a0%")
-    .split("`")
-    .map((part, i) => (i % 2 ? build(document.createElement("code"), {}, [part]) : part));
+  return text.split("`").map((part, i) => (i % 2 ? build(document.createElement("code"), {}, [part]) : part));
 }
 
 export function isPicture(address) {

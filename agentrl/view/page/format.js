@@ -20,7 +20,7 @@ export function signed(value, digits = 3) {
 
 export function percent(share) {
   if (share === null || share === undefined || !Number.isFinite(share)) return MISSING;
-  return `${Number((100 * share).toFixed(1))}\u00a0%`;
+  return `${(100 * share).toFixed(1)}%`;
 }
 
 export function duration(seconds) {
@@ -77,6 +77,14 @@ export function callWords(call, width = 90) {
     ? Object.entries(call.arguments).map(([key, value]) => `${key}=${JSON.stringify(value)}`)
     : [JSON.stringify(call.arguments) ?? ""];
   return clipped(`${call.name}(${parts.join(", ")})`, width);
+}
+
+// The same in a table's cell: values without their names.
+export function callBrief(call, width = 48) {
+  const values =
+    call.arguments !== null && typeof call.arguments === "object" ? Object.values(call.arguments) : [call.arguments];
+  const words = values.map((value) => (typeof value === "string" ? value : (JSON.stringify(value) ?? "")));
+  return clipped(`${call.name}(${words.join(", ")})`, width);
 }
 
 export function clipped(text, width) {

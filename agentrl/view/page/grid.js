@@ -92,7 +92,12 @@ function gridTable(app, runs, rows) {
           {},
           h("th", { scope: "col" }, "task"),
           runs.map((run, i) =>
-            h("th", { scope: "col", title: run }, run, i === 0 && runs.length > 1 ? h("small", {}, " this one") : null),
+            h(
+              "th",
+              { scope: "col", title: run },
+              run,
+              i === 0 && app.overview.runs.length > 1 ? h("small", {}, " this one") : null,
+            ),
           ),
         ),
       ),

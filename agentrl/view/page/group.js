@@ -1,6 +1,6 @@
 // A group side by side: what each member did at each step, and how it was credited for it.
 
-import { callWords, clipped, number, signed } from "./format.js";
+import { callBrief, clipped, number, signed } from "./format.js";
 import { h } from "./dom.js";
 import { outcomeBadge } from "./episodes.js";
 import { routeTo } from "./route.js";
@@ -14,7 +14,7 @@ export function groupTable(app, episode, run) {
   const cells = members.map((member) =>
     Array.from({ length: longest }, (_, i) => memberCell(app, member, i, end, run)),
   );
-  members.forEach((member, i) => fillMember(app, member, cells[i], run));
+  fillMembers(app, members, cells, run);
   const rewards = episode.group.map((member) => member.reward);
   const mean = rewards.reduce((sum, reward) => sum + reward, 0) / Math.max(1, rewards.length);
   return h(
@@ -97,7 +97,11 @@ function memberCell(app, member, index, end, run) {
   );
 }
 
-// Members are read one after another, so that a large group does not come as one burst.
+// One after another, so that a large group is not read in one burst.
+async function fillMembers(app, members, cells, run) {
+  for (const [i, member] of members.entries()) await fillMember(app, member, cells[i], run);
+}
+
 async function fillMember(app, member, cells, run) {
   if (!app.source.opens(member.id, run)) return;
   try {
@@ -113,6 +117,6 @@ async function fillMember(app, member, cells, run) {
 }
 
 export function actionWords(step) {
-  if (step.calls.length) return step.calls.map((call) => callWords(call, 60)).join(" · ");
+  if (step.calls.length) return step.calls.map((call) => callBrief(call)).join(" · ");
   return clipped(step.text, 80) || "(nothing)";
 }

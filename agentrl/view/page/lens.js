@@ -20,7 +20,7 @@ export function lensScale(name, steps) {
     for (const step of steps) for (const token of step.tokens) size = Math.max(size, Math.abs(token[field] ?? 0));
     return size;
   };
-  if (name === "advantage") return { name, end: most("advantage", 1e-6) };
+  if (name === "advantage") return { name, end: most("advantage", 0) };
   if (name === "mismatch") return { name, end: most("mismatch", LEAST_MISMATCH) };
   return { name, end: LEAST_LOGPROB };
 }
@@ -33,7 +33,7 @@ export function lensLegend(scale, steps) {
     for (const token of step.tokens) counts.trained += token.trained ? 1 : 0;
   }
   const key = {
-    logprob: () => scaleBar("rising", 0, scale.end, "nats: the darker, the less likely the sampler found it"),
+    logprob: () => scaleBar("rising", 0, scale.end, "nats: the stronger, the less likely the sampler found it"),
     trained: () =>
       h(
         "span",
@@ -41,7 +41,10 @@ export function lensLegend(scale, steps) {
         h("span", { class: "tok on" }, "trained on"),
         h("span", { class: "tok off" }, "sampled, not trained on"),
       ),
-    advantage: () => scaleBar("diverging", -scale.end, scale.end, "what its gradient was multiplied with"),
+    advantage: () =>
+      scale.end > 0
+        ? scaleBar("diverging", -scale.end, scale.end, "what its gradient was multiplied with")
+        : h("span", {}, "Every advantage is 0 or unknown: this episode gave no gradient."),
     mismatch: () => scaleBar("diverging", -scale.end, scale.end, "nats: learner's minus sampler's log-probability"),
   }[scale.name];
   return h(
@@ -129,7 +132,7 @@ function tokenClass(token, { name }) {
 function tokenWeight(token, { name, end }) {
   const value = name === "trained" ? end : token[name];
   if (value === null || value === undefined || !Number.isFinite(value)) return 0;
-  return Math.min(1, Math.max(0, name === "logprob" ? value / end : Math.abs(value) / Math.abs(end)));
+  return Math.min(1, Math.max(0, name === "logprob" ? value / end : Math.abs(value) / (Math.abs(end) || 1)));
 }
 
 // White space that a reader would miss, made visible. A token without text says its number.

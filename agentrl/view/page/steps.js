@@ -89,11 +89,11 @@ function stepCard(app, step, before, scale, tell) {
   );
 }
 
-// What a tool answered stands beside its call; the same words at the head of the next step are not said twice.
+// What came back stands beside its call or its mistake; the same words at the head of the next step are not said twice.
 function withoutResults(messages, before) {
-  const said = (before?.calls ?? []).map((call) => call.result);
+  const said = [...(before?.calls ?? []).map((call) => call.result), before?.error].filter(Boolean);
   return messages.filter((message) => {
-    const at = message.role === "tool" ? said.indexOf(message.content) : -1;
+    const at = said.indexOf(message.content);
     if (at >= 0) said.splice(at, 1);
     return at < 0;
   });
