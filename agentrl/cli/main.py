@@ -153,6 +153,20 @@ def view(
         write(folders, export, episode)
 
 
+@app.command()
+def doctor(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run's folder: what it does, and what every episode waits for.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Say what works on this machine, what is lost without the rest and what brings it; or how a run is doing."""
+    from agentrl.cli.doctor import doctor as examine
+
+    examine(run, as_json, plugin or [])
+
+
 @env_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An environment.")],

@@ -34,6 +34,7 @@ from agentrl.runs.hints import Hints
 from agentrl.runs.measure import Measure
 from agentrl.runs.null import NullScore, null_score
 from agentrl.runs.policy import Policy, build_policy
+from agentrl.runs.pulse import Heart
 from agentrl.runs.rewards import RewardModels, open_rewards
 from agentrl.runs.run import Parts, Plan, TrainingRun
 from agentrl.runs.serving import serve
@@ -74,6 +75,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
+        heart = await stack.enter_async_context(Heart(folder.path, config.training.batches))
         head = ledger.head()
         null = await null_score(blueprint, fresh=head is None)
         policy = await build_policy(blueprint)
@@ -85,12 +87,13 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         version = policy.learner.version
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
+        heart.engine = engine
         rewards = open_rewards(blueprint, engine, policy, stack)
         if head is not None:
             rewards.load(folder.path / head.checkpoint)
         advised = _advised(blueprint, engine, policy, stack)
         player = advised(await _player(blueprint, engine, policy, stack))
-        rollout = await stack.enter_async_context(training_rollout(blueprint, player, rewards.terms))
+        rollout = heart.watch(await stack.enter_async_context(training_rollout(blueprint, player, rewards.terms)))
         collector = Collector(
             rollout,
             blueprint.strategy(),
@@ -105,7 +108,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         collector.resume(state)
         await stack.enter_async_context(collector)
         judged = advised(TokenPlayer(engine, policy.renderer, blueprint.context()))
-        measure = Measure(blueprint, partial(evaluation_rollout, blueprint, judged))
+        measure = Measure(blueprint, partial(_judged, heart, blueprint, judged))
         run = TrainingRun(
             folder.path,
             _plan(blueprint, null),
@@ -123,6 +126,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
                 critic=policy.critic,
                 hints=_hints(blueprint, policy),
                 rewards=rewards,
+                enter=heart.enter,
             ),
             batch=state.update,
         )
@@ -159,6 +163,11 @@ def evaluation_rollout(blueprint: Blueprint, player: Player, temperature: float)
         supervision=_supervision(config),
         seed=config.seed + EVALUATION_SEED,
     )
+
+
+def _judged(heart: Heart, blueprint: Blueprint, player: Player, temperature: float) -> RolloutEngine:
+    heart.enter("evaluating on held-out tasks")
+    return heart.watch(evaluation_rollout(blueprint, player, temperature))
 
 
 def _hints(blueprint: Blueprint, policy: Policy) -> Hints | None:

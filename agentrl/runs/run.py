@@ -76,6 +76,8 @@ class Parts:
     hints: Hints | None = None
     "Where the method's teacher is told more than the policy."
     rewards: RewardModels = field(default_factory=RewardModels)
+    enter: Callable[[str, int], None] = lambda doing, batch: None
+    "Told what the run does now, and how many batches are done."
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ class TrainingRun:
         self._thread = ThreadPoolExecutor(1, "learner")
 
     async def publish(self) -> int:
+        self._parts.enter("publishing weights", self.batch)
         began = time.monotonic()
         version = await self._bring()
         self._now = _Moment(version=version, seconds={"publish": time.monotonic() - began})
@@ -127,6 +130,7 @@ class TrainingRun:
         return version
 
     async def collect(self, version: int) -> Sequence[Group]:
+        self._parts.enter("collecting a batch", self.batch)
         began = time.monotonic()
         # The time to the end is told from batches alone: what came before the first one says nothing about it.
         self._began = began if self._began is None else self._began
@@ -135,6 +139,7 @@ class TrainingRun:
         return self._now.groups
 
     async def credit(self, groups: Sequence[Group]) -> TrainingBatch:
+        self._parts.enter("giving credit", self.batch)
         method, critic, hints = self._parts.method, self._parts.critic, self._parts.hints
         batch = method.columns(groups, None if hints is None else await hints.prompts(groups))
         if critic is not None:
@@ -144,6 +149,7 @@ class TrainingRun:
         return self._now.batch
 
     async def update(self, batch: TrainingBatch) -> None:
+        self._parts.enter("updating", self.batch)
         began = time.monotonic()
         self._parts.events.agentrl_before_update(batch=batch)
         try:
@@ -204,6 +210,7 @@ class TrainingRun:
         if self._told < self.batch:
             # Cancelled between an update and its report: the batch counts, so it has its line.
             self._tell({})
+        self._parts.enter("saving a checkpoint", self.batch)
         folder = self.folder / "checkpoints" / f"batch-{self.batch:06d}"
         await self._in_learner_thread(partial(self._parts.learner.save, folder))
         write_method_state(folder, self._parts.method.state())

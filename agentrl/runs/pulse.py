@@ -1,0 +1,181 @@
+"""What a run is doing, in a small file that others may read while it lives: `agentrl doctor RUN` does.
+
+The file is replaced whole every few seconds, beside the event loop, and goes away with a run that ends in order; one
+that is left over says where a run was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from agentrl.errors import StoreError
+from agentrl.protocols import Engine, EngineHealth
+from agentrl.rollout.engine import RolloutEngine
+
+FILE = "pulse.json"
+EVERY = 3.0
+"Seconds between two beats."
+LISTED = 32
+"Episodes that are named, those that wait longest."
+HEALTH_DEADLINE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An episode in flight."""
+
+    episode: str
+    stage: str
+    "What it waits for."
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One beat."""
+
+    pid: int
+    started: str
+    "Of the process, as the kernel counts it: a later process of the same number has another."
+    host: str
+    time: float
+    "Unix time of this beat."
+    doing: str
+    doing_for: float
+    "Seconds."
+    batch: int
+    batches: int
+    episodes: int
+    "In flight."
+    stages: Mapping[str, int]
+    "How many wait for what."
+    longest: tuple[Waiting, ...]
+    progress: float | None
+    "Seconds since any episode went from one wait to the next; None where none is in flight."
+    engine: EngineHealth | None
+
+
+class Heart:
+    """Writes the pulse of the run in `folder`. Use it with `async with`; what it looks at is set as it comes to be."""
+
+    def __init__(self, folder: Path, batches: int, every: float = EVERY) -> None:
+        self.engine: Engine | None = None
+        self._path = folder / FILE
+        self._batch, self._batches = 0, batches
+        self._every = every
+        self._rollouts: weakref.WeakSet[RolloutEngine] = weakref.WeakSet()
+        self._doing, self._since = "being built", time.monotonic()
+        self._started = started(os.getpid())
+        self._beating: asyncio.Task[None] | None = None
+
+    def enter(self, doing: str, batch: int | None = None) -> None:
+        """`batch` of them are done, where that is known."""
+        self._doing, self._since = doing, time.monotonic()
+        self._batch = self._batch if batch is None else batch
+
+    def watch(self, rollout: RolloutEngine) -> RolloutEngine:
+        """`rollout`, whose episodes are named from now on for as long as it lives."""
+        self._rollouts.add(rollout)
+        return rollout
+
+    async def __aenter__(self) -> Self:
+        self._beating = asyncio.create_task(self._beat(), name="pulse")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+        await asyncio.to_thread(self._path.unlink, True)
+
+    async def look(self) -> Pulse:
+        waiting = [entry for rollout in list(self._rollouts) for entry in rollout.waiting()]
+        waiting.sort(key=lambda entry: -entry[2])
+        quiet = [time.monotonic() - rollout.last_progress for rollout in list(self._rollouts)] if waiting else []
+        return Pulse(
+            pid=os.getpid(),
+            started=self._started,
+            host=socket.gethostname(),
+            time=time.time(),
+            doing=self._doing,
+            doing_for=time.monotonic() - self._since,
+            batch=self._batch,
+            batches=self._batches,
+            episodes=len(waiting),
+            stages=dict(Counter(stage for _, stage, _ in waiting).most_common()),
+            longest=tuple(Waiting(*entry) for entry in waiting[:LISTED]),
+            progress=min(quiet, default=None),
+            engine=await self._health(),
+        )
+
+    async def _health(self) -> EngineHealth | None:
+        if self.engine is None:
+            return None
+        try:
+            async with asyncio.timeout(HEALTH_DEADLINE):
+                return await self.engine.health()
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return EngineHealth(ok=False, detail=f"asked for its health: {said}")
+
+    async def _beat(self) -> None:
+        while True:
+            # A disk that takes no pulse has more to say elsewhere: the run is not stopped for it.
+            with suppress(OSError):
+                await asyncio.to_thread(_replace, self._path, await self.look())
+            await asyncio.sleep(self._every)
+
+
+def read_pulse(folder: Path) -> Pulse | None:
+    """The last beat of the run in `folder`; None where it ended in order or never beat. Raises `StoreError`."""
+    path = folder / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Pulse)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StoreError(f"{path} cannot be read: {error}. Delete it: the run writes another.") from error
+
+
+def alive(pulse: Pulse) -> bool | None:
+    """Whether the process still is; None where it ran on another machine."""
+    if pulse.host != socket.gethostname():
+        return None
+    try:
+        os.kill(pulse.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return started(pulse.pid) == pulse.started
+
+
+def started(pid: int) -> str:
+    """When a process began, in the kernel's ticks since boot; empty where the kernel does not say."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # The name, in brackets, may hold anything.
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _replace(path: Path, pulse: Pulse) -> None:
+    aside = path.with_suffix(".partial")
+    aside.write_bytes(msgspec.json.encode(pulse))
+    os.replace(aside, path)  # noqa: PTH105
