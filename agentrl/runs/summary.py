@@ -43,7 +43,7 @@ def summarize(
     """The report of one batch; health lines are added by who knows the history."""
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     rewards = {group.id: [t.reward for t in group.trajectories] for group in groups}
-    reward = score_interval(rewards, resamples=500)
+    reward = score_interval(rewards)
     calls, wrong = np.sum([count_calls(t) for t in trajectories], axis=0)
     age = progress.version - batch.columns.version
     return ProgressReport(
