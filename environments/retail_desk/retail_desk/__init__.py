@@ -1,0 +1,1 @@
+"""A shop with a policy, a database and a customer who talks."""

@@ -1,0 +1,90 @@
+"""Makes a scenario from split, level and seed: the same three give the same scenario.
+
+easy: one granted wish, told with all its facts, no yes needed. medium: one wish, granted or refused, facts when asked.
+hard: two wishes, a customer who tells little, a namesake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+from typing import Literal
+
+from retail_desk.goals import GOALS, Maker
+from retail_desk.scenario import Scenario
+from retail_desk.stock import StockRoom
+from retail_desk.voices import VOICES
+from retail_desk.words import NAMES
+
+Level = Literal["easy", "medium", "hard"]
+KINDS: Mapping[Level, tuple[str, ...]] = {
+    "easy": ("cancel", "return", "readdress", "repay", "track"),
+    "medium": ("cancel", "return", "exchange", "readdress", "repay", "late", "track", "stranger", "injury"),
+    "hard": ("cancel", "return", "exchange", "readdress", "repay", "late", "track", "stranger", "injury"),
+}
+ENDING = ("stranger", "injury")
+"Kinds that hand the conversation to a person: nothing comes after them."
+
+
+def make_scenario(split: str, level: Level, seed: int) -> Scenario:
+    rng = Random(f"{split}/{level}/{seed}")
+    return make_kind(split, level, rng.choice(KINDS[level]), rng)
+
+
+def make_kind(split: str, level: Level, kind: str, rng: Random) -> Scenario:
+    """A scenario whose first wish is of that kind."""
+    voice, room = VOICES[split], StockRoom(rng, NAMES[split])
+    room.add_products(4)
+    caller = room.add_customer()
+    others = [room.add_customer(), room.add_customer()]
+    if level == "hard":
+        others.append(room.add_customer(room.customers[caller].name))
+    for other in others:
+        room.add_order(other, rng.choice(("pending", "shipped", "delivered")))
+    owner = others[0] if kind == "stranger" else caller
+    shy = level == "hard" and kind != "stranger" and rng.random() < 0.5
+    goals = [GOALS[kind](Maker(room, voice, owner, shy), level == "easy" or rng.random() < 0.6)]
+    if shy:
+        # The thing must tell the order apart from the customer's other ones.
+        room.avoid.add(room.product_of(room.orders[goals[0].order].lines[0].item).name)
+    if level == "hard" and kind not in ENDING:
+        second = rng.choice([name for name in KINDS["hard"] if name not in (kind, *ENDING)])
+        goals.append(GOALS[second](Maker(room, voice, caller, False), rng.random() < 0.6))
+    # A bystander of the same customer.
+    room.add_order(caller, rng.choice(("pending", "delivered")), arrived_ago=rng.randint(3, 60))
+    name, address = room.customers[caller].name, room.customers[caller].address
+    postcode = room.address().postcode if kind == "stranger" else address.postcode
+    told = {
+        "name": rng.choice(voice.facts["name"]).format(name=name),
+        "postcode": rng.choice(voice.facts["postcode"]).format(postcode=postcode),
+    }
+    if level == "easy":
+        return _plain(Scenario(room.books(), name, postcode, told, tuple(goals), split, 3), rng)
+    hello = [rng.choice(voice.talk["hello"]), *([rng.choice(voice.talk["chatter"])] if rng.random() < 0.3 else [])]
+    return Scenario(
+        books=room.books(),
+        name=name,
+        postcode=postcode,
+        caller=told,
+        goals=tuple(goals),
+        voice=split,
+        patience=rng.choice((3, 4, 5)),
+        terse=rng.random() < 0.4,
+        secrets=_secrets(room, goals[0].order) if kind == "stranger" else (),
+        opening=" ".join([*hello, goals[0].wish]),
+    )
+
+
+def _plain(scenario: Scenario, rng: Random) -> Scenario:
+    """The customer tells everything at once and no yes is needed."""
+    (goal,) = scenario.goals
+    facts = [sentence for name, sentence in goal.facts.items() if name != "order"]
+    goal = replace(goal, wish=" ".join([goal.wish, *facts]), told=tuple(goal.facts))
+    opening = " ".join([rng.choice(VOICES[scenario.voice].talk["hello"]), *scenario.caller.values(), goal.wish])
+    return replace(scenario, goals=(goal,), consent=False, introduced=True, opening=opening)
+
+
+def _secrets(room: StockRoom, order: str) -> tuple[str, ...]:
+    record = room.orders[order]
+    return record.address.street, record.address.postcode, record.tracking
