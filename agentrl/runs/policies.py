@@ -140,10 +140,10 @@ class Weights:
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
         from agentrl.models import load_model, load_tokenizer
 
-        given = {"device": _device(), "dtype": "float32", **self.given}
+        given = {"device": _device(), **self.given}
 
         def load() -> Any:
-            return load_model(self.path, dtype=given["dtype"], device=given["device"])
+            return load_model(self.path, dtype=given.get("dtype", "float32"), device=given["device"])
 
         renderer = self.host.factory("renderers", self.renderer)(load_tokenizer(self.path))
         context: ContextPolicy = self.host.create("context_policies", self.context.name, self.context.options)

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from live_runs import make_bench
 
+from agentrl.evaluation.result import load_result
 from agentrl.models import load_tokenizer
 from agentrl.store.records import read_trajectories
 from agentrl.training.metrics import read_metrics
@@ -82,3 +83,10 @@ def test_experiences_are_edited_shown_and_kept(tmp_path, editor):
         prompts.setdefault(version, set()).add(tokenizer.decode(trajectory.steps[0].prompt).count("switch"))
     assert prompts[0] == {1}
     assert max(prompts) > 0 and all(count > 1 for version in prompts if version for count in prompts[version])
+    # Whoever is evaluated as this run reads them too.
+    asked_to = ("eval", str(bench.run_folder), "--limit", "2", "--out", "measured", "--plugin", str(bench.plugin))
+    ended = bench.run(*asked_to)
+    assert ended.code == 0, ended.err
+    measured = list(read_trajectories(bench.folder / "measured" / "payloads.bin"))
+    assert {tokenizer.decode(t.steps[0].prompt).count("switch") for t in measured} == {1 + len(texts)}
+    assert load_result(bench.folder / "measured").manifest.identity["experience"]
