@@ -110,6 +110,7 @@ def evaluate(settings: EvalSettings, plugins: list[str]) -> None:
     for line in table(result):
         typer.echo(line)
     typer.echo(f"saved    {sitting.folder}: {_saved(result, sitting.folder)}")
+    typer.echo(f"next     agentrl view {sitting.folder}")
 
 
 class Progress:

@@ -144,3 +144,19 @@ async def test_a_server_with_many_models_or_none_that_answers_is_told(host: Host
             await measure(host, server.url, tmp_path / "e", limit=1)
     with pytest.raises(InfrastructureFault, match="failed"):
         await measure(host, "http://127.0.0.1:9", tmp_path / "e", limit=1)
+
+
+async def test_a_model_that_never_stops_is_ended_by_the_limits(host: Host, tmp_path: Path) -> None:
+    call = {"id": "x", "type": "function", "function": {"name": "find_person", "arguments": '{"name": "Nobody"}'}}
+
+    async def endless(request: Call) -> Answer:
+        if request.path.endswith("/models"):
+            return Answer(body={"data": [{"id": "m"}]})
+        message = {"role": "assistant", "content": "so " * 33, "tool_calls": [call]}
+        return Answer(body={"choices": [{"index": 0, "message": message, "finish_reason": "length"}]})
+
+    async with serve(endless) as server:
+        result = await measure(host, server.url, tmp_path / "e", limit=3)
+    # Easy requests take four actions at most; calling for nobody is a mistake each time, and four in a row end it too.
+    assert result.faults() == 0 and {attempt.steps for attempt in result.attempts} == {4}
+    assert set(result.outcomes()) <= {"limit", "malformed_call"} and result.call_validity() == 0.0
