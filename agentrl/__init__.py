@@ -10,19 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrl.environment import Env, call, say
-    from agentrl.errors import AgentRLError
+    from agentrl.errors import AgentRLError, EnvironmentFault
     from agentrl.evaluation.suite import Suite, SuiteLimits
     from agentrl.hooks import hookimpl
     from agentrl.plugins import Lazy
     from agentrl.tools import ToolError, tool
-    from agentrl.types import Action, Group, Message, Observation, Step, StepResult, Task, ToolCall, Trajectory
+    from agentrl.types import (
+        Action,
+        Group,
+        Message,
+        Observation,
+        Step,
+        StepResult,
+        Task,
+        ToolCall,
+        ToolSpec,
+        Trajectory,
+    )
     from agentrl.venvs import OwnVenv
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "agentrl.environment": ("Env", "call", "say"),
-    "agentrl.errors": ("AgentRLError",),
+    "agentrl.errors": ("AgentRLError", "EnvironmentFault"),
     "agentrl.evaluation.suite": ("Suite", "SuiteLimits"),
     "agentrl.hooks": ("hookimpl",),
     "agentrl.plugins": ("Lazy",),
@@ -37,6 +48,7 @@ _HOMES = {
         "StepResult",
         "Task",
         "ToolCall",
+        "ToolSpec",
         "Trajectory",
     ),
 }
@@ -53,6 +65,7 @@ __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "Message",
     "Action",
     "ToolCall",
+    "ToolSpec",
     "StepResult",
     "Step",
     "Trajectory",
@@ -63,6 +76,7 @@ __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "Lazy",
     "OwnVenv",
     "AgentRLError",
+    "EnvironmentFault",
 ]
 
 
