@@ -167,6 +167,18 @@ def doctor(
     examine(run, as_json, plugin or [])
 
 
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", help="An evaluation, a run, or a run's evaluations/*.json.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same suite.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say whether B is better than A, how sure that is, and on which tasks."""
+    from agentrl.cli.compare import print_comparison
+
+    print_comparison(before, after, as_json)
+
+
 @env_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An environment.")],

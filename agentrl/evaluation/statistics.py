@@ -99,26 +99,27 @@ def score_interval(attempts: Attempts, *, confidence: float = 0.95) -> Interval:
 
 
 def paired_difference(before: Attempts, after: Attempts, *, confidence: float = 0.95) -> PairedDifference:
-    """`after - before` per task, for the tasks in both. Scores from 0 to 1 get `paired_bounds`, others Student's."""
-    shared = sorted(before.keys() & after.keys())
-    if not shared:
-        raise InvalidDataError("the two results share no task; compare results of one suite.")
-    before, after = {task: before[task] for task in shared}, {task: after[task] for task in shared}
-    first, last = task_means(before), task_means(after)
-    differences = last - first
-    if _are_shares(before) and _are_shares(after):
-        low, high = paired_bounds(first, last, floors=(_floor(before), _floor(after)), confidence=confidence)
-        deviation = math.sqrt(float(_paired_moments(first, last, (_floor(before), _floor(after)))[1]))
-    else:
-        low, high = _student(differences, confidence)
-        deviation = float(differences.std(ddof=1)) if len(shared) > 1 else 0.0
-    return PairedDifference(
-        interval=Interval(float(differences.mean()), float(low), float(high), len(shared)),
-        p_value=sign_flip_p(differences, _lattice(before, after)),
-        spread=deviation,
-        better=tuple(task for task, difference in zip(shared, differences, strict=True) if difference > 0),
-        worse=tuple(task for task, difference in zip(shared, differences, strict=True) if difference < 0),
-    )
+    """`after - before` per task, for the tasks in both. Scores from 0 to 1 get `paired_bounds`.
+
+    Any others are compared as `paired_measure` does. Raises `InvalidDataError` where no task is in both.
+    """
+    before, after = _shared(before, after)
+    if not (_are_shares(before) and _are_shares(after)):
+        return paired_measure(before, after, confidence=confidence)
+    first, last, floors = task_means(before), task_means(after), (_floor(before), _floor(after))
+    _, variance = _paired_moments(first, last, floors)
+    low, high = paired_bounds(first, last, floors=floors, confidence=confidence)
+    p_value = sign_flip_p(last - first, _lattice(before, after))
+    return _difference(before, after, (float(low), float(high)), p_value, math.sqrt(float(variance)))
+
+
+def paired_measure(before: Attempts, after: Attempts, *, confidence: float = 0.95) -> PairedDifference:
+    """As `paired_difference`, of numbers that are no scores (tokens, seconds, cost): Student's interval."""
+    before, after = _shared(before, after)
+    differences = task_means(after) - task_means(before)
+    low, high = _student(differences, confidence)
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    return _difference(before, after, (float(low), float(high)), sign_flip_p(differences, None), spread)
 
 
 def score_bounds(means: Doubles, *, floor: float, confidence: float = 0.95) -> tuple[Doubles, Doubles]:
@@ -221,6 +222,27 @@ def _paired_moments(before: Doubles, after: Doubles, floors: tuple[float, float]
     added = (design_factor(before, floors[0]) + design_factor(after, floors[1])) / 2
     centre = differences.sum(-1) / size
     return centre, ((differences**2).sum(-1) + 2 * added**2) / size - centre**2
+
+
+def _shared(before: Attempts, after: Attempts) -> tuple[Attempts, Attempts]:
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
+        raise InvalidDataError("the two results share no task; compare results of one suite.")
+    return {task: before[task] for task in shared}, {task: after[task] for task in shared}
+
+
+def _difference(
+    before: Attempts, after: Attempts, bounds: tuple[float, float], p_value: float, spread: float
+) -> PairedDifference:
+    differences = task_means(after) - task_means(before)
+    moved = list(zip(sorted(before), differences, strict=True))
+    return PairedDifference(
+        interval=Interval(float(differences.mean()), *bounds, len(differences)),
+        p_value=p_value,
+        spread=spread,
+        better=tuple(task for task, difference in moved if difference > 0),
+        worse=tuple(task for task, difference in moved if difference < 0),
+    )
 
 
 def _student(values: Doubles, confidence: float) -> tuple[Doubles, Doubles]:
