@@ -277,3 +277,15 @@ def agentrl_losses() -> Factories:
     return {
         name: Lazy(f"agentrl.losses.{target}", ("torch",), "train", summaries[name]) for name, target in found.items()
     }
+
+
+@hookimpl
+def agentrl_sandboxes() -> Factories:
+    return {
+        "embedded": Lazy(
+            "agentrl.sandbox.embedded:Embedded",
+            ("pydantic_monty",),
+            "sandbox",
+            "an interpreter of a part of Python, without files or programs; milliseconds",
+        ),
+    }

@@ -1,0 +1,220 @@
+"""The environment `code_math`: a question, a `python` tool whose names stay from call to call, an answer.
+
+Only the answer counts, by its value; what the code did is not judged.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from agentrl import Action, Env, Message, Observation, Task, call, say, tool
+from agentrl.plugins import load_host
+from agentrl.sandbox import Limits, Ran, Sandbox, Session
+from code_math.answers import is_right
+from code_math.files import read_problems
+from code_math.problems import LEVELS, Level, Problem, make_problem
+from code_math.values import parse
+
+TEST_TASKS = 256
+LIMITS = Limits(seconds=3.0, memory=128 << 20, output=16 << 10)
+_SHOWN = 2_000
+"Characters of a run's output that the model is shown."
+_SPARE = 25.0
+"Seconds of a step beside the run itself: a session may have to be started."
+
+
+class CodeMath(Env):
+    """Solve a mathematical problem with a Python tool, then say the answer."""
+
+    runs_in = "loop"
+    system = "Work problems out with the tool python. Then say the answer alone."
+
+    def __init__(
+        self,
+        *,
+        level: Level = "easy",
+        problems: str = "",
+        sandbox: str = "embedded",
+        limits: Limits = LIMITS,
+        shots: int = 2,
+        calls: int = 6,
+    ) -> None:
+        """level: of the generated problems. problems: a JSONL file of question and answer to take instead.
+
+        sandbox: where the code runs (`agentrl list sandboxes`), within `limits`. shots: solved problems shown first.
+        calls: actions of an episode, the answer included.
+        """
+        if level not in LEVELS:
+            raise ValueError(f"level is {level!r}; code_math has {', '.join(LEVELS)}.")
+        if not 0 <= shots <= 4:
+            raise ValueError(f"shots is {shots}; code_math shows 0 to 4 solved problems.")
+        if calls < 2:
+            raise ValueError(f"calls is {calls}; one run and one answer are 2.")
+        self.level, self.limits, self.max_steps = level, limits, calls
+        self.step_deadline = limits.seconds + _SPARE
+        self.sandbox = _sandbox(sandbox)
+        self.given = read_problems(Path(problems)) if problems else None
+        self.examples = [message for shot in range(shots) for message in _example(level, shot)]
+        self._session: Session | None = None
+        self._begin(make_problem("train", level, 0))
+
+    def tasks(self, split: str) -> Iterator[Task]:
+        """Generated: train is endless, test has 256. Of a file: what it holds."""
+        if split not in ("train", "test"):
+            raise ValueError(f"code_math has no split {split!r}; it has 'train' and 'test'.")
+        if self.given is not None:
+            for index, problem in enumerate(self.given[split]):
+                tags = (problem.family,) if problem.family else ()
+                yield Task(f"code_math-file-{split}-{index}", "code_math", index, problem.to_json(), split, tags)
+            return
+        for seed in range(TEST_TASKS) if split == "test" else count():
+            problem = make_problem(split, self.level, seed)
+            name = f"code_math-{self.level}-{split}-{seed}"
+            yield Task(name, "code_math", seed, problem.to_json(), split, (self.level, problem.family))
+
+    async def reset(self, task: Task) -> Observation:
+        await self.close()
+        self._begin(Problem.from_json(task.data))
+        return Observation((*self.examples, Message("user", self.problem.question)))
+
+    @tool
+    async def python(self, code: str) -> str:
+        """Run Python; names stay for the next run. Shows what is printed and the last value.
+
+        code: the lines to run
+        """
+        self.cells.append(code)
+        session = await self._opened()
+        ran = await session.run(code)
+        self.last = ran
+        self.failed += not ran.ok
+        return shown(ran)
+
+    def answered(self, text: str) -> None:
+        """Speaking is answering: it ends the episode."""
+        self.answer = text
+
+    def reward(self) -> float:
+        return float(self.solved)
+
+    def scores(self) -> dict[str, float]:
+        return {
+            "success": float(self.solved),
+            "runs": float(len(self.cells)),
+            "failed_runs": float(self.failed),
+            "answered": float(self.answer is not None),
+        }
+
+    @property
+    def solved(self) -> bool:
+        return self.answer is not None and is_right(self.answer, self.right)
+
+    def state_key(self) -> str:
+        done = sha256(json.dumps([self.cells, self.answer]).encode()).hexdigest()[:12]
+        return f"{self.fingerprint} {done}"
+
+    async def snapshot(self) -> dict[str, Any]:
+        """The interpreter itself where the sandbox can; otherwise what was run, to be run again."""
+        state = ""
+        if self._session is not None and self.sandbox.abilities.snapshots == "exact":
+            state = base64.b64encode(await self._session.snapshot()).decode()
+        return {"cells": self.cells, "failed": self.failed, "answer": self.answer, "state": state}
+
+    async def restore(self, snapshot: dict[str, Any]) -> None:
+        await self.close()
+        self.cells, self.failed, self.answer = snapshot["cells"], snapshot["failed"], snapshot["answer"]
+        if snapshot["state"]:
+            self._session = await self.sandbox.open(self.limits, base64.b64decode(snapshot["state"]))
+        elif self.cells:
+            session = await self._opened()
+            for code in self.cells:
+                await session.run(code)
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def oracle(self, task: Task) -> Iterator[Action]:
+        """Runs the cells and says what the last one printed; without cells it knows the answer."""
+        for code in self.problem.cells:
+            yield call("python", code=code)
+        yield say(self.last.stdout.strip() if self.last is not None else self.problem.answer)
+
+    def cheats(self, task: Task) -> dict[str, Iterable[Action]]:
+        """None of them wins."""
+        problem = Problem.from_json(task.data)
+        right = parse(problem.answer)
+        peeks = ("print(task)", "print(answer)", "print(open('/proc/self/environ').read())", "import os; os.listdir()")
+        cheats: dict[str, Iterable[Action]] = {
+            "peek": self._peek(peeks),
+            "many_numbers": [say(" ".join(str(number) for number in range(-100, 1000)))],
+            "hedge": [say(f"The answer is {problem.answer} or 123456789.")],
+            "empty_box": [say("The answer is \\boxed{}")],
+            "repeat_the_question": [say(problem.question)],
+            "compute_and_stay_silent": [*(call("python", code=code) for code in problem.cells), say("")],
+        }
+        if not is_right("0", right):
+            cheats["guess_zero"] = [say("0")]
+        return cheats
+
+    def _peek(self, cells: Iterable[str]) -> Iterator[Action]:
+        for code in cells:
+            yield call("python", code=code)
+        yield say(shown(self.last) if self.last is not None else "")
+
+    def _begin(self, problem: Problem) -> None:
+        self.problem, self.right = problem, parse(problem.answer)
+        self.cells: list[str] = []
+        self.failed = 0
+        self.answer: str | None = None
+        self.last: Ran | None = None
+        self.fingerprint = sha256(problem.question.encode()).hexdigest()[:12]
+
+    async def _opened(self) -> Session:
+        if self._session is None:
+            self._session = await self.sandbox.open(self.limits)
+        return self._session
+
+
+def shown(ran: Ran) -> str:
+    """What the model is told of a run: output, the end of a traceback, the limit that was hit."""
+    notes = []
+    if ran.limit:
+        notes.append(f"[stopped: limit of {ran.limit}]" if ran.exit is None else f"[limit of {ran.limit} hit]")
+    if ran.lost:
+        notes.append("[the interpreter was restarted: its names are gone]")
+    text = _middle_cut("\n".join(part for part in (ran.stdout.rstrip(), ran.stderr.rstrip()) if part))
+    return "\n".join([*([text] if text else []), *notes]) or "[no output]"
+
+
+def _middle_cut(text: str) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    half = _SHOWN // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters left out]\n{text[-half:]}"
+
+
+@functools.cache
+def _sandbox(name: str) -> Sandbox:
+    """One for all episodes of this process, so that what is dear to start is shared."""
+    made: Sandbox = load_host().create("sandboxes", name)
+    return made
+
+
+def _example(level: Level, shot: int) -> Iterator[Message]:
+    """A solved problem as a conversation, of instances that no task has."""
+    problem = make_problem("example", level, shot)
+    yield Message("user", problem.question)
+    for number, code in enumerate(problem.cells, 1):
+        yield call("python", code=code).message()
+        printed = problem.answer if number == len(problem.cells) else "[no output]"
+        yield Message("tool", printed, name="python")
+    yield say(problem.answer).message()

@@ -1,0 +1,244 @@
+"""code_math: the problems and their splits, the answers that count, the tool, and files of one's own."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from code_math.answers import final, is_right
+from code_math.env import CodeMath, shown
+from code_math.families import FAMILIES
+from code_math.files import read_problems
+from code_math.problems import LEVELS, Level, Problem, make_problem, share_of
+from code_math.values import Words, parse, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl import Action, Task, call, say
+from agentrl.environment import adapt
+from agentrl.errors import ConfigError
+from agentrl.sandbox import Limits, Ran
+from agentrl.testing import assert_environment
+from agentrl.types import StepResult
+
+
+async def play(env: CodeMath, task: Task, actions: list[Action] | None = None) -> list[StepResult]:
+    world = adapt(env)
+    await world.reset(task)
+    results: list[StepResult] = []
+    for action in env.oracle(task) if actions is None else actions:
+        results.append(await world.step(action))
+        if results[-1].terminated or results[-1].truncated:
+            break
+    await world.close()
+    return results
+
+
+def a_task(question: str, answer: str) -> Task:
+    return Task("t", "code_math", data=Problem(question, answer).to_json())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_the_oracle_computes_every_answer(level: Level) -> None:
+    seen = set()
+    for split in ("train", "test"):
+        for task in islice(CodeMath(level=level).tasks(split), 40):
+            results = await play(CodeMath(level=level), task)
+            assert results[-1].scores["success"] == 1.0 and results[-1].reward == 1.0, task
+            assert results[-1].scores["failed_runs"] == 0.0 and results[-1].scores["runs"] >= 1.0
+            seen.add(task.tags[1])
+    assert len(seen) > len(FAMILIES) / 3
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_splits_share_no_instance(level: Level) -> None:
+    env = CodeMath(level=level)
+    train = {task.data["question"] for task in islice(env.tasks("train"), 1500)}
+    test = [task.data["question"] for task in env.tasks("test")]
+    examples = {make_problem("example", level, seed).question for seed in range(200)}
+    assert len(test) == 256 and not train & set(test) and not examples & (train | set(test))
+    assert {share_of(question) for question in test} == {0} and {share_of(q) for q in train} == {2, 3, 4}
+    assert make_problem("test", level, 7) == make_problem("test", level, 7)
+
+
+def test_levels_are_graded() -> None:
+    def digits(level: Level) -> int:
+        return sum(c.isdigit() for seed in range(200) for c in make_problem("train", level, seed).question)
+
+    assert digits("easy") < digits("medium") < digits("hard")
+    assert not any(make_problem("train", "hard", seed).answer in ("0", "1") for seed in range(300))
+
+
+async def test_what_solved_examples_show_is_what_the_tool_says() -> None:
+    for level in LEVELS:
+        env = CodeMath(level=level, shots=4)
+        world = adapt(env)
+        await world.reset(next(env.tasks("train")))
+        for message, answer in zip(env.examples, env.examples[1:], strict=False):
+            if message.role == "user":
+                await world.reset(next(env.tasks("train")))
+            for made in message.tool_calls:
+                assert await env.python(**made.arguments) == answer.content
+        await world.close()
+
+
+RIGHT = [
+    *(
+        ("1/3", "0.3333"),
+        ("1/2", "0.5"),
+        ("0.5", "1/2"),
+        ("3", "3.0"),
+        ("3", "2.9999999999999996"),
+        ("3.14159", "3.142"),
+    ),
+    *(("1234", "1,234"), ("1e3", "1000"), ("-7/2", "-3 1/2"), ("-7/2", "\\frac{-7}{2}"), ("1/3", "Fraction(1, 3)")),
+    *(
+        ("{2, 3}", "[3, 2]"),
+        ("{2, 3}", "3 and 2"),
+        ("(2, 3)", "2, 3"),
+        ("{1/2, -3}", "x = -3 or x = 0.5"),
+        ("{2}", "2"),
+    ),
+    *(("5 km", "5000 m"), ("5 km", "5"), ("72 km/h", "20 m/s"), ("90 min", "1.5 hours"), ("$4.50", "4.5 dollars")),
+    *(("50%", "0.5"), ("25 cents", "$0.25"), ("12", "There are 12 apples."), ("12", "The answer is: $12$.")),
+    *(("12", "x = 12"), ("5", "First 3, then \\boxed{\\frac{10}{2}}"), ("Paris", " paris "), ("12", "12.")),
+]
+WRONG = [
+    *(("1/3", "0.33"), ("3", "2.9999"), ("3", "4"), ("(2, 3)", "(3, 2)"), ("{2, 3}", "{2, 3, 4}"), ("{2, 3}", "{2}")),
+    *(("5 km", "5 kg"), ("5 km", "5 m"), ("12", "12 or 13"), ("12", "between 10 and 12"), ("12", "1 2 12"), ("0", "")),
+    *(("12", "\\boxed{}"), ("12", "\\boxed{13} is not 12"), ("1000000", "10**6"), ("6", "{6, 7}"), ("12", "12 " * 600)),
+]
+
+
+@pytest.mark.parametrize(("right", "told"), RIGHT)
+def test_answers_count_by_value(right: str, told: str) -> None:
+    assert is_right(told, parse(right))
+
+
+@pytest.mark.parametrize(("right", "told"), WRONG)
+def test_other_values_and_several_guesses_do_not_count(right: str, told: str) -> None:
+    assert not is_right(told, parse(right))
+
+
+@given(st.fractions(max_denominator=999), st.sampled_from(["", " km", " apples", "%"]))
+@settings(max_examples=100, deadline=None)
+def test_a_number_equals_itself_and_not_its_neighbour(value: Any, unit: str) -> None:
+    assert same(parse(f"{value}{unit}"), parse(f"{value}{unit}"))
+    assert not same(parse(f"{value + 1}{unit}"), parse(f"{value}{unit}"))
+    assert same(parse(f"\\boxed{{{value}}}"[7:-1]), parse(str(value)))
+
+
+@given(st.text(alphabet="0123456789,.-+/{}()[] eE%$\\abcfr=", max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_reading_an_answer_never_fails(text: str) -> None:
+    value = parse(text)
+    assert same(value, value) and isinstance(is_right(text, Words("a")), bool) and isinstance(final(text), str)
+
+
+async def test_names_stay_between_calls_and_errors_are_shown() -> None:
+    task = a_task("?", "6")
+    line = [call("python", code="x = 2"), call("python", code="x *= 3\nx"), call("python", code="x / 0"), say("6")]
+    results = await play(CodeMath(), task, line)
+    told = [result.observation.messages[0].content for result in results[:3]]
+    assert told[:2] == ["[no output]", "6"] and told[2].endswith("ZeroDivisionError: division by zero")
+    assert not any(result.policy_error for result in results)
+    assert results[-1].scores == {"success": 1.0, "runs": 3.0, "failed_runs": 1.0, "answered": 1.0}
+
+
+async def test_a_run_that_hits_a_limit_is_told_and_the_episode_goes_on() -> None:
+    env = CodeMath(limits=Limits(seconds=0.3, memory=32 << 20))
+    line = [call("python", code="x = 1\nwhile True: pass"), call("python", code="x"), say("6")]
+    results = await play(env, a_task("?", "6"), line)
+    first, second = (result.observation.messages[0].content for result in results[:2])
+    assert "[stopped: limit of time]\n[the interpreter was restarted: its names are gone]" in first
+    assert "NameError" in second and results[-1].reward == 1.0
+
+
+def test_long_output_keeps_both_ends() -> None:
+    text = shown(Ran("a" * 3000 + "b" * 3000, "", 0))
+    assert text.startswith("aaa") and text.endswith("bbb") and "[4,000 characters left out]" in text
+
+
+async def test_a_restored_episode_goes_on_in_another_instance() -> None:
+    task = a_task("?", "6")
+    one, other = CodeMath(), CodeMath()
+    first, second = adapt(one), adapt(other)
+    await first.reset(task)
+    await first.step(call("python", code="import random\nx = random.random()"))
+    kept = json.loads(json.dumps(await first.snapshot()))  # type: ignore[attr-defined]
+    await first.step(call("python", code="x = 0"))
+    await second.restore(kept)  # type: ignore[attr-defined]
+    results = [await second.step(call("python", code="x > 0, random.random()"))]
+    await first.restore(kept)  # type: ignore[attr-defined]
+    results.append(await first.step(call("python", code="x > 0, random.random()")))
+    assert results[0].observation == results[1].observation
+    assert results[0].observation.messages[0].content.startswith("(True, ")
+    await first.close()
+    await second.close()
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines), encoding="utf-8")
+    return path
+
+
+GOOD = [
+    {"question": f"What is {n} + {n}?", "answer": 2 * n, "split": "test" if n % 3 == 0 else "train"} for n in range(9)
+]
+
+
+async def test_problems_of_a_file_are_played(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", *GOOD, "")
+    env = CodeMath(problems=str(path))
+    tasks = [*env.tasks("train"), *env.tasks("test")]
+    assert [task.data["question"] for task in tasks] == [
+        line["question"] for split in ("train", "test") for line in GOOD if line["split"] == split
+    ]
+    for task in tasks:
+        assert (await play(CodeMath(problems=str(path)), task))[-1].reward == 1.0
+    unsaid = write(tmp_path / "u.jsonl", *({"question": f"Question {n}?", "answer": "x"} for n in range(100)))
+    found = read_problems(unsaid)
+    assert 10 < len(found["test"]) < 35 and len(found["test"]) + len(found["train"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{not json", r"p.jsonl:10 is no JSON \(.*\); a line is an object"),
+        ("[1]", "p.jsonl:10 holds list; a line is an object"),
+        ({"question": "?"}, "p.jsonl:10 has answer None; a line is an object"),
+        ({"question": "", "answer": 1}, "p.jsonl:10 has question ''"),
+        ({"question": "?", "answer": True}, "p.jsonl:10 has answer True"),
+        ({"question": "?", "answer": 1, "anser": 2}, "p.jsonl:10 has the key 'anser'; known are question"),
+        ({"question": "?", "answer": 1, "split": "dev"}, "p.jsonl:10 has split 'dev'; there are"),
+        ({"question": "What is 1  + 1?", "answer": 2}, "p.jsonl:10 asks what line 2 asks"),
+    ],
+)
+def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        CodeMath(problems=str(write(tmp_path / "p.jsonl", *GOOD, line)))
+
+
+def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        CodeMath(problems=str(tmp_path / "none.jsonl"))
+    with pytest.raises(ConfigError, match="has 1 problems and none of split 'test'"):
+        CodeMath(problems=str(write(tmp_path / "p.jsonl", GOOD[1])))
+
+
+def test_unknown_choices_are_refused() -> None:
+    with pytest.raises(ValueError, match="easy, medium, hard"):
+        CodeMath(level="extreme")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no sandbox is called 'embeded'\. Did you mean 'embedded'"):
+        CodeMath(sandbox="embeded")
+    with pytest.raises(ValueError, match="'train' and 'test'"):
+        next(CodeMath().tasks("dev"))
+
+
+@pytest.mark.parametrize("level", ["easy", "hard"])
+def test_the_shipped_check_finds_it_sound(level: Level) -> None:
+    assert_environment(partial(CodeMath, level=level), tasks=4)
