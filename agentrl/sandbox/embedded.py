@@ -64,7 +64,7 @@ class EmbeddedSession:
                 min_processes=1, max_processes=1, request_timeout=limits.seconds + _GRACE, checkout_timeout=10.0
             )
             await self._stack.enter_async_context(pool)
-            self._live = await self._stack.enter_async_context(
+            live = await self._stack.enter_async_context(
                 pool.checkout(
                     limits={
                         "max_feed_duration_secs": limits.seconds,
@@ -75,7 +75,8 @@ class EmbeddedSession:
                 )
             )
             if snapshot is not None:
-                await self._live.load_session(snapshot)
+                await live.load_session(snapshot)
+            self._live = live
         except (OSError, RuntimeError, ValueError, monty.MontyError) as error:
             await self.close()
             what = "go on from a snapshot" if snapshot else "start"
@@ -128,7 +129,8 @@ class EmbeddedSession:
             await self.begin(None)
         assert self._live is not None
         try:
-            return await self._live.dump()
+            kept: bytes = await self._live.dump()
+            return kept
         except monty.MontyError as error:
             raise InfrastructureFault(f"the sandbox 'embedded' cannot be kept: {error}") from error
 
