@@ -145,12 +145,12 @@ async def evaluate(sitting: Sitting, host: Host, tell: Callable[[SuiteRun], None
     try:
         with EvaluationFolder(sitting.folder, sitting.suite, sitting.manifest) as folder:
             stopped = await _sit(sitting, folder, tell)
-            null = None
-            if sitting.policy.identity != NOBODY:
-                played = {task for task, _ in folder.attempts}
-                null = await _null_row(_beside(sitting, host, played), tell)
-            result = folder.result(null, stopped)
+            result = folder.result(None, stopped)
             result.save(folder.path)
+            if sitting.policy.identity != NOBODY:
+                played = {attempt.task for attempt in result.attempts}
+                result = replace(result, null=await _null_row(_beside(sitting, host, played), tell))
+                result.save(folder.path)
             return result
     finally:
         WORKERS.close()
@@ -163,10 +163,9 @@ async def _sit(sitting: Sitting, folder: EvaluationFolder, tell: Callable[[Suite
         return await sitting.policy.open(stack, folder.path)
 
     manifest = sitting.manifest
+    run = SuiteRun(sitting.suite, come, folder, sitting.plan, manifest.conditions, manifest.prices)
     try:
-        return await SuiteRun(sitting.suite, come, folder, sitting.plan, manifest.conditions, manifest.prices).play(
-            tell
-        )
+        return await run.play(tell)
     except BaseException:
         await folder.settle()
         if folder.attempts:
