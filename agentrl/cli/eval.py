@@ -95,7 +95,7 @@ def evaluate(settings: EvalSettings, plugins: list[str]) -> None:
     from agentrl.runs import evaluation
     from agentrl.runs.suites import plugins_of
 
-    host = load_host([*plugins_of(settings.suite, settings.policy), *plugins])
+    host = load_host(list(dict.fromkeys([*plugins_of(settings.suite, settings.policy), *plugins])))
     if settings.policy == "human":
         settings = replace(settings, concurrency=1, episode_deadline=PATIENCE)
     sitting = evaluation.prepare(settings, host, {"human": HumanPolicy(sys.stdin, sys.stdout)})

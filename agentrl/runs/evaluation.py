@@ -200,5 +200,6 @@ async def _null_row(beside: Sitting, tell: Callable[[SuiteRun], None]) -> NullRo
 
 def _slug(name: str) -> str:
     """Fit for a folder's name: of a path its last part, of an address host, port and model."""
-    last = Path(name).stem if Path(name).exists() else name.partition("://")[2] or name
+    path = Path(name)
+    last = (path.stem if path.is_file() else path.name) if path.exists() else name.partition("://")[2] or name
     return re.sub(r"[^\w.+]+", "-", last).strip("-")

@@ -364,3 +364,11 @@ async def test_a_person_plays_one_episode_after_another_and_may_leave(host: Host
     assert "say ding" in written.getvalue() and len(load_result(tmp_path / "e").scores()) == 2
     result = await evaluate(prepare(person("ding"), host, people), host, lambda run: None)
     assert sorted(attempt.success for attempt in result.attempts) == [False, True, True]
+
+
+def test_the_folder_is_called_after_suite_and_policy(host: Host, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run-0.5").mkdir()
+    for policy, name in (("run-0.5", "bell-run-0.5"), ("http://localhost:80/v1#tiny", "bell-localhost-80-v1-tiny")):
+        sitting = prepare(EvalSettings("bell", policy), host, {policy: Ringer()})  # type: ignore[dict-item]
+        assert sitting.folder == Path("evals") / name
