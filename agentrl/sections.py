@@ -5,9 +5,13 @@ An unknown key is an error, never ignored; a section that names a part carries t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain, count
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from agentrl.errors import ConfigError
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
@@ -274,3 +278,14 @@ def conflicts(config: Config) -> list[str]:
             f"{rollout.tasks_per_batch}: a group is never split between updates."
         )
     return found
+
+
+def term_names(rewards: Sequence[Reward]) -> list[str]:
+    """The names that their scores carry: the second of a name is called `name_2`. Raises `ConfigError`."""
+    names: list[str] = []
+    for reward in rewards:
+        if reward.name == "success":
+            raise ConfigError("[[rewards]] name = 'success': the environment's word on success stands under that name.")
+        numbered = (f"{reward.name}_{number}" for number in count(2))
+        names.append(next(name for name in chain([reward.name], numbered) if name not in names))
+    return names

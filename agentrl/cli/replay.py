@@ -5,21 +5,24 @@ What is recorded is read and never written; results go to files of their own.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentrl.cli.supervised import run_supervised
 from agentrl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from agentrl.replay.continuing import Going
     from agentrl.replay.rerun import Rerun
     from agentrl.replay.rescore import Rescored
     from agentrl.replay.source import Recorded
+    from agentrl.types import Trajectory
 
 SHOWN = 20
 "Episodes of a table, the most telling first; the files hold all."
@@ -56,7 +59,7 @@ def rerun_command(
         names = recorded.chosen(episodes or [], limit)
         if as_test is not None and len(names) != 1:
             raise ConfigError(f"--as-test writes one episode and {len(names)} are chosen; name one of them.")
-        found = asyncio.run(rerun(recorded, names))
+        found = run_supervised(rerun(recorded, names))
         for one in found:
             typer.echo(_rerun_line(one))
         typer.echo(_counted([_verdict(one) for one in found]))
@@ -99,7 +102,7 @@ def rescore_command(
         if reward is None:
             found = _regraded(recorded, names)
         else:
-            found = asyncio.run(_rescored(recorded, names, {"name": reward, **options}))
+            found = run_supervised(_rescored(recorded, names, {"name": reward, **options}))
         path = out or free_name(folder)
         save_rescored(path, {"name": reward or "the environment", **options}, found)
     for line in _rescored_table(found):
@@ -128,7 +131,7 @@ def rerender_command(
     with open_recorded(folder, plugin or []) as recorded:
         names = recorded.chosen(episodes or [], limit)
         chosen = renderer_of(recorded, renderer, model)
-        found = asyncio.run(rerender_all(recorded, names, chosen, context_of(recorded)))
+        found = run_supervised(rerender_all(recorded, names, chosen, context_of(recorded, model)))
     for one in found:
         typer.echo(str(one))
     verdicts = ["without tokens" if not one.steps else "different" if one.differing else "the same" for one in found]
@@ -137,30 +140,87 @@ def rerender_command(
         raise typer.Exit(1)
 
 
+@commands.command("continue")
+def continue_command(
+    folder: Folder,
+    episode: Annotated[str, typer.Argument(help="Id of an episode.")],
+    step: Annotated[int, typer.Option("--from", min=0, help="The first step that is taken anew, counted from 0.")],
+    policy: Annotated[
+        str, typer.Option("--policy", "-m", help="As of `agentrl eval`: a run, a model, an API, oracle, ...")
+    ],
+    times: Annotated[int, typer.Option("--times", min=1, help="Episodes.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Sampled tokens per answer.")] = None,
+    engine: Annotated[str, typer.Option(help="Who samples from weights: transformers or vllm.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder; continued/EPISODE@STEP in the folder by default.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Go on from one step of a recorded episode with another policy; the new episodes lie in a folder of their own."""
+    from agentrl.replay.continuing import Going
+    from agentrl.replay.source import open_recorded
+
+    place = out or folder / "continued" / f"{episode}@{step}"
+    with open_recorded(folder, plugin or []) as recorded:
+        (name,) = recorded.chosen([episode], 1)
+        parent = recorded.reader.trajectory(name)
+        going = Going(step, times, temperature, max_tokens, seed)
+        played = run_supervised(_continued(recorded, parent, going, (policy, engine), place))
+    typer.echo(f"recorded {_ending(parent)}")
+    for trajectory in played:
+        typer.echo(f"now      {_ending(trajectory)}")
+    won = sum(trajectory.success for trajectory in played)
+    typer.echo(f"{won} of {len(played)} succeed from step {step} on; saved {place}")
+
+
 async def _rescored(recorded: Recorded, names: Sequence[str], told: dict[str, object]) -> list[Rescored]:
+    from agentrl.replay.models import given_for
     from agentrl.replay.rescore import rescore
-    from agentrl.runs.rewards import make_terms, term_names
+    from agentrl.runs.rewards import make_terms
     from agentrl.sections import Reward
 
-    known = [] if recorded.config is None else term_names(recorded.config.rewards)
+    reward = Reward.model_validate(told)
     async with AsyncExitStack() as stack:
-        rewards = [Reward.model_validate(told)]
-        terms = make_terms(recorded.host, rewards, {"folder": recorded.folder}, stack)
-        return await rescore(recorded, names, terms, known)
+        given = await given_for(recorded, reward, stack)
+        return await rescore(recorded, names, make_terms(recorded.host, [reward], given, stack))
+
+
+async def _continued(
+    recorded: Recorded, parent: Trajectory, going: Going, who: tuple[str, str], out: Path
+) -> list[Trajectory]:
+    from agentrl.replay.continuing import claim, continue_from
+    from agentrl.replay.source import Continued
+    from agentrl.runs.policies import find_policy
+
+    policy = find_policy(who[0], recorded.host, who[1])
+    claim(out, recorded, Continued(recorded.world, str(recorded.folder), parent.id, going.step, who[0]))
+    async with AsyncExitStack() as stack:
+        player = await policy.open(stack, out)
+        tokens = going.max_tokens or policy.max_tokens
+        return await continue_from(recorded, parent, replace(going, max_tokens=tokens), player, out)
+
+
+def _ending(trajectory: Trajectory) -> str:
+    from agentrl.outcomes import outcome_of
+
+    told = (
+        f"{trajectory.id}: {outcome_of(trajectory).value}, return {trajectory.reward:g}, {len(trajectory.steps)} steps"
+    )
+    return f"{told} ({trajectory.error})" if trajectory.error else told
 
 
 def _regraded(recorded: Recorded, names: Sequence[str]) -> list[Rescored]:
     from agentrl.replay.rescore import regrade
 
-    found, apart = asyncio.run(regrade(recorded, names))
+    found, apart = run_supervised(regrade(recorded, names))
     for one in apart[:SHOWN]:
         typer.echo(f"{_rerun_line(one)}; left out")
     return found
 
 
 def _write_test(path: Path, recorded: Recorded, one: Rerun, plugins: Sequence[str]) -> None:
-    from dataclasses import replace
-
     from agentrl.replay.case import Case, write_test
 
     if not one.same or one.now is None:

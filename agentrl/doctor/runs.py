@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentrl.config import load_config
+from agentrl.errors import StoreError
+from agentrl.evaluation.result import MANIFEST, load_manifest, load_result
 from agentrl.runs.pulse import EVERY, Pulse, alive, read_pulse
 from agentrl.store.reader import FolderReader
 from agentrl.training.health import health_of
@@ -62,18 +64,16 @@ def look_at(folder: Path, now: float | None = None) -> RunState:
         outcomes = dict(reader.query("SELECT outcome, count(*) FROM trajectories WHERE payload IS NOT NULL GROUP BY 1"))
         head = reader.query("SELECT checkpoint FROM head")
     lines = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    recipe = folder / RECIPE
-    batches = load_config(recipe).training.batches if recipe.is_file() else None
     pulse = read_pulse(folder)
     age = None if pulse is None else (time.time() if now is None else now) - pulse.time
     batch = int(lines[-1]["batch"]) if lines else 0
-    state = _state(pulse, age, done=batches is not None and batch >= batches)
-    goes_on = state in ("killed", "stopped") and batches is not None
+    done, batches, command = _asked(folder, batch)
+    state = _state(pulse, age, done=done)
     return RunState(
         folder=str(folder),
         state=state,
         words=_words(state, pulse, age),
-        command=f"agentrl train {recipe} --run-folder {folder}" if goes_on else "",
+        command=command if state in ("killed", "stopped") else "",
         batch=batch,
         batches=batches,
         checkpoint=str(head[0][0]) if head else "",
@@ -107,6 +107,21 @@ def report(state: RunState) -> list[str]:
     return lines
 
 
+def _asked(folder: Path, batch: int) -> tuple[bool, int | None, str]:
+    """Whether all is done that was asked for, the batches of a training run, and the command that goes on."""
+    recipe = folder / RECIPE
+    if recipe.is_file():
+        batches = load_config(recipe).training.batches
+        return batch >= batches, batches, f"agentrl train {recipe} --run-folder {folder}"
+    if not (folder / MANIFEST).is_file():
+        return False, None, ""
+    command = load_manifest(folder).command
+    try:
+        return not load_result(folder).stopped, None, command
+    except StoreError:
+        return False, None, command
+
+
 def _state(pulse: Pulse | None, age: float | None, *, done: bool) -> State:
     if pulse is None or age is None:
         return "complete" if done else "stopped"
@@ -121,7 +136,7 @@ def _state(pulse: Pulse | None, age: float | None, *, done: bool) -> State:
 def _words(state: State, pulse: Pulse | None, age: float | None) -> str:
     if pulse is None or age is None:
         ended = {
-            "complete": "complete: every batch is done",
+            "complete": "complete: everything that was asked for is done",
             "stopped": "not running: it was stopped, ended with an error or never began",
         }
         return ended[state]

@@ -38,7 +38,7 @@ async def rerun(recorded: Recorded, names: Sequence[str]) -> list[Rerun]:
 
     async def one(name: str) -> Rerun:
         async with places:
-            return await rerun_one(recorded, await asyncio.to_thread(recorded.reader.trajectory, name))
+            return await rerun_one(recorded, recorded.reader.trajectory(name))
 
     return list(await asyncio.gather(*map(one, names)))
 

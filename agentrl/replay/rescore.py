@@ -46,18 +46,15 @@ class Rescored:
         return self.change != 0 or self.outcome_before != self.outcome_after
 
 
-async def rescore(
-    recorded: Recorded, names: Sequence[str], terms: Sequence[RewardTerm], known: Sequence[str] = ()
-) -> list[Rescored]:
+async def rescore(recorded: Recorded, names: Sequence[str], terms: Sequence[RewardTerm]) -> list[Rescored]:
     """Episodes that a fault ended are left out: they were never scored. Raises `JudgesFailed`.
 
-    `known` are the names of the terms that were recorded. A term that compares the members of a group is shown the
-    whole group, whichever of them are asked for.
+    A term that compares the members of a group is shown the whole group, whichever of them are asked for.
     """
     judges = Judges(terms, EpisodeLimits().reward_deadline, Supervision())
     wanted, found = set(names), []
     for group in _groups(recorded, names, whole=judges.compare):
-        bare = (replace(t, steps=tuple(without(step, known) for step in t.steps)) for t in group.trajectories)
+        bare = (replace(t, steps=tuple(without(step, recorded.terms) for step in t.steps)) for t in group.trajectories)
         scored = tuple([await judges.score(trajectory) for trajectory in bare])
         settled, _ = await judges.settle(replace(group, trajectories=scored))
         pairs = zip(group.trajectories, settled.trajectories, strict=True)

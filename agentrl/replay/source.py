@@ -20,7 +20,7 @@ from agentrl.plugins import Host, load_host
 from agentrl.protocols import Environment
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.sections import Config
+from agentrl.sections import Config, term_names
 from agentrl.store.reader import FolderReader
 
 RECIPE, MANIFEST = "config.toml", "evaluation.json"
@@ -66,6 +66,8 @@ class Recorded:
     world: World
     config: Config | None
     "The recipe of a run; None of an evaluation."
+    policy: str
+    "Who played, as of `agentrl eval -m`."
 
     def environment(self) -> Environment:
         """A fresh one."""
@@ -76,11 +78,10 @@ class Recorded:
         deadline = EpisodeLimits().episode_deadline if self.config is None else self.config.rollout.episode_deadline
         return EpisodeLimits(max_steps=self.world.max_steps, episode_deadline=deadline)
 
-    def recipe(self) -> Config:
-        """Raises `ConfigError` where there is none."""
-        if self.config is None:
-            raise ConfigError(f"{self.folder} is no run: it has no {RECIPE} that names a model and its renderer.")
-        return self.config
+    @property
+    def terms(self) -> list[str]:
+        """Names of the reward models that scored the episodes, beside the environment."""
+        return [] if self.config is None else term_names(self.config.rewards)
 
     def chosen(self, names: Sequence[str], limit: int | None = None) -> list[str]:
         """Ids of the episodes that are asked for: by id, or all members of a group by its id; all of them for none.
@@ -107,34 +108,30 @@ class Recorded:
 def open_recorded(folder: Path, plugins: Sequence[str] = ()) -> Iterator[Recorded]:
     """Raises `StoreError` where the folder holds no episodes, `ConfigError` where nothing says what they were."""
     with FolderReader(folder) as reader:
-        config, world = _told_of(folder)
+        config, world, policy = _told_of(folder)
         host = load_host([*world.plugins, *plugins])
         try:
-            yield Recorded(folder, reader, host, world, config)
+            yield Recorded(folder, reader, host, world, config, policy)
         finally:
             WORKERS.close()
 
 
-def _told_of(folder: Path) -> tuple[Config | None, World]:
+def _told_of(folder: Path) -> tuple[Config | None, World, str]:
     if (folder / RECIPE).is_file():
-        return _of_recipe(folder / RECIPE)
+        config = load_config(folder / RECIPE)
+        part = config.environment
+        return config, World(part.name, part.options, config.plugins, config.rollout.max_steps), str(folder)
     if (folder / CONTINUED).is_file():
+        told = _json(folder / CONTINUED, Continued)
         recipe = folder / ORIGIN
-        world = _json(folder / CONTINUED, Continued).world
-        return (load_config(recipe) if recipe.is_file() else None), world
+        return (load_config(recipe) if recipe.is_file() else None), told.world, told.policy
     if (folder / MANIFEST).is_file():
         manifest = _json(folder / MANIFEST, _Manifest)
-        return None, World(manifest.environment, manifest.options)
+        return None, World(manifest.environment, manifest.options), manifest.policy
     raise ConfigError(
         f"{folder} has neither {RECIPE} (a run) nor {MANIFEST} (an evaluation), so nothing says in which environment "
         "its episodes were played."
     )
-
-
-def _of_recipe(path: Path) -> tuple[Config, World]:
-    config = load_config(path)
-    part = config.environment
-    return config, World(part.name, part.options, config.plugins, config.rollout.max_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +140,7 @@ class _Manifest:
 
     environment: str
     options: Mapping[str, Any]
+    policy: str
 
 
 def _json(path: Path, kind: type[T]) -> T:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from agentrl.errors import ConfigError
 from agentrl.plugins import Host
 from agentrl.protocols import Engine, Metered, TrainableReward
 from agentrl.rollout.rewarding import RewardTerm
 from agentrl.runs.blueprint import Blueprint
 from agentrl.runs.policy import Policy
-from agentrl.sections import Reward
+from agentrl.sections import Reward, term_names
 from agentrl.types import Group
 
 FOLDER = "rewards"
@@ -90,14 +88,3 @@ def make_terms(
             stack.push_async_callback(model.close)
         terms.append(RewardTerm(name, model, reward.weight))
     return terms
-
-
-def term_names(rewards: Sequence[Reward]) -> list[str]:
-    """The second term of a name is called `name_2`."""
-    names: list[str] = []
-    for reward in rewards:
-        if reward.name == "success":
-            raise ConfigError("[[rewards]] name = 'success': the environment's word on success stands under that name.")
-        numbered = (f"{reward.name}_{number}" for number in count(2))
-        names.append(next(name for name in chain([reward.name], numbered) if name not in names))
-    return names

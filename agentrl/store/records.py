@@ -6,7 +6,6 @@ ways. Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ class Trained:
 def encode(trajectory: Trajectory) -> bytes:
     """Raises `InvalidDataError` for what would not come back equal: another dtype, data that is not JSON."""
     try:
-        return _encoder().encode(trajectory)
+        return _ENCODER.encode(trajectory)
     except (TypeError, OverflowError) as error:
         raise InvalidDataError(f"trajectory {trajectory.id} cannot be stored: {error}") from error
 
@@ -50,19 +49,19 @@ def encode(trajectory: Trajectory) -> bytes:
 def decode(record: bytes) -> Trajectory:
     """Raises `InvalidDataError` where the bytes are no trajectory of this version."""
     try:
-        return _decoder().decode(record)
+        return _DECODER.decode(record)
     except msgspec.MsgspecError as error:
         raise InvalidDataError(f"a record of {len(record)} bytes is no trajectory: {error}") from error
 
 
 def encode_trained(trained: Trained) -> bytes:
-    return _encoder().encode(trained)
+    return _ENCODER.encode(trained)
 
 
 def decode_trained(record: bytes) -> Trained:
     """Raises `InvalidDataError`, as `decode` does."""
     try:
-        return msgspec.msgpack.decode(record, type=Trained, dec_hook=_checked, ext_hook=_to_array)
+        return _TRAINED.decode(record)
     except msgspec.MsgspecError as error:
         raise InvalidDataError(f"a record of {len(record)} bytes says nothing of an update: {error}") from error
 
@@ -71,16 +70,6 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """Every trajectory of a payload file, in the order of writing; for viewers, replay and export."""
     for _, record in read_payloads(path):
         yield decode(record)
-
-
-@functools.cache
-def _encoder() -> msgspec.msgpack.Encoder:
-    return msgspec.msgpack.Encoder(enc_hook=_from_array)
-
-
-@functools.cache
-def _decoder() -> msgspec.msgpack.Decoder[Trajectory]:
-    return msgspec.msgpack.Decoder(Trajectory, dec_hook=_checked, ext_hook=_to_array)
 
 
 def _from_array(value: Any) -> Any:
@@ -105,3 +94,9 @@ def _checked(kind: Any, value: Any) -> Any:
     if not isinstance(value, np.ndarray) or value.dtype != np.dtype(scalar):
         raise msgspec.ValidationError(f"{getattr(value, 'dtype', type(value).__name__)} stands where {scalar} belongs")
     return value
+
+
+# Made here and not at first use: a thread that meets a type which another one is still preparing ends the process.
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_from_array)
+_DECODER = msgspec.msgpack.Decoder(Trajectory, dec_hook=_checked, ext_hook=_to_array)
+_TRAINED = msgspec.msgpack.Decoder(Trained, dec_hook=_checked, ext_hook=_to_array)

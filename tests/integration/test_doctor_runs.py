@@ -36,5 +36,5 @@ def test_a_run_is_told_while_it_lives_when_it_was_killed_and_when_it_is_done(tmp
     assert again.code == 0, again.err
     assert "goes on at batch" in again.out
     done = other.run("doctor", str(bench.run_folder))
-    assert done.code == 0 and "state    complete: every batch is done" in done.out
+    assert done.code == 0 and "state    complete: everything that was asked for is done" in done.out
     assert not (bench.run_folder / "pulse.json").exists()

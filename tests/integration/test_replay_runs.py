@@ -68,3 +68,24 @@ def test_a_written_test_passes_until_the_world_is_another(finished, tmp_path):
         finished.plugin.write_text(LAMPS)
     assert bad.returncode == 1 and "at step 1 what is shown was" in bad.stdout, bad.stdout
     assert differing.code == 1 and "differs at step 1: what is shown was" in differing.out
+
+
+def test_a_run_goes_on_from_a_step_with_the_oracle_and_with_its_own_weights(finished):
+    lost = [
+        one["episode"]
+        for one in json.loads((finished.run_folder / "rescored-001.json").read_text())["episodes"]
+        if one["outcome_before"] != "success"
+    ]
+    assert lost
+    won = replay(finished, "continue", lost[0], "--from", "0", "-m", "oracle")
+    assert won.code == 0, won.err
+    assert "1 of 1 succeed from step 0 on" in won.out and f"recorded {lost[0]}: " in won.out
+    own = replay(finished, "continue", lost[0], "--from", "1", "-m", str(finished.run_folder), "--times", "3")
+    assert own.code == 0, own.err
+    place = finished.run_folder / "continued" / f"{lost[0]}@1"
+    assert f"succeed from step 1 on; saved {place}" in own.out
+    proved = finished.run("replay", "rerender", str(place), "--plugin", str(finished.plugin))
+    assert proved.code == 0 and "word: 3 episodes: 3 the same" in proved.out, proved.out + proved.err
+    assert "0 forks" in proved.out
+    again = replay(finished, "continue", lost[0], "--from", "1", "-m", "oracle")
+    assert again.code == 2 and "is not empty" in again.err

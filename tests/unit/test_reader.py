@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from agentrl.errors import StoreError
 from agentrl.outcomes import Outcome, outcome_of
 from agentrl.store.ledger import Ledger
 from agentrl.store.reader import FolderReader
-from agentrl.store.records import Trained
+from agentrl.store.records import Trained, encode
 from agentrl.types import Action, Status, Task, ToolCall, Trajectory
 
 TASK = Task("t", "env")
@@ -83,3 +85,24 @@ def test_an_episode_has_one_outcome(found: Trajectory, outcome: Outcome) -> None
 def test_a_folder_that_is_no_run_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"there is no ledger\.sqlite in it"):
         FolderReader(tmp_path)
+
+
+def test_threads_that_read_first_at_the_same_time_all_read(tmp_path: Path) -> None:
+    """In a fresh process: what is prepared at first use has to be there before any thread asks."""
+    record = tmp_path / "record"
+    record.write_bytes(encode(trajectory()))
+    program = f"""
+import sys, threading
+from pathlib import Path
+from agentrl.store.records import decode
+sys.setswitchinterval(1e-6)
+record, start, read = Path({str(record)!r}).read_bytes(), threading.Barrier(8), []
+def work():
+    start.wait()
+    read.extend(decode(record).id for _ in range(20))
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+assert read == ["g-0"] * 160, read
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

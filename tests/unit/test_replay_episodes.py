@@ -152,9 +152,7 @@ async def test_another_reward_stands_in_for_the_recorded_ones(tmp_path: Path) ->
     make_recipe(tmp_path / "run", plugin, [{"name": "step_cost", "weight": 0.1}])
     await make_run(tmp_path / "run", plugin, [RewardTerm("step_cost", StepCost(), 0.1)])
     with open_recorded(tmp_path / "run") as recorded:
-        found = await rescore(
-            recorded, recorded.chosen([]), [RewardTerm("executable", Executable(), 0.5)], ["step_cost"]
-        )
+        found = await rescore(recorded, recorded.chosen([]), [RewardTerm("executable", Executable(), 0.5)])
     by_name = {one.episode: one for one in found}
     # Member 0 has one lamp right (0.5) and both calls were fine; it had paid 0.1 for each of its steps.
     assert by_name["g000000-0"].before == pytest.approx(0.5 - 0.2)
