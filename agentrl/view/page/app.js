@@ -28,6 +28,8 @@ class App {
     this.#part("search-form").addEventListener("submit", (event) => this.#search(event));
     const help = listenToKeys(this);
     this.#part("help").addEventListener("click", help);
+    const top = this.#part("top");
+    new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${top.offsetHeight}px`)).observe(top);
     window.addEventListener("hashchange", () => this.#follow());
     await this.#follow();
     if (this.source.live) setTimeout(() => this.#listen(), NEWS_EVERY);
