@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -169,6 +170,15 @@ def test_a_run_is_read_with_the_keyboard_alone(page: playwright.Page, home: str)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     at(page, r"#/episodes\?batch=\d$")
+
+
+def test_an_episode_names_the_commands_that_take_it_up_again(page: playwright.Page, home: str, run: Path) -> None:
+    page.goto(f"{home}#/episode/g1-0?view=task")
+    page.locator(".command").first.wait_for()
+    assert texts(page, ".command code")[0] == f"agentrl replay rerun {run} g1-0"
+    hostile = "a'; rm -rf ~ #\n$(id)"
+    word = page.evaluate("async text => (await import('/page/command.js')).shellWord(text)", hostile)
+    assert shlex.split(word) == [hostile.replace("\n", "?")], "one word, whatever it says"
 
 
 def test_members_stand_side_by_side_and_a_shared_step_is_drawn_once(page: playwright.Page, home: str) -> None:

@@ -11,6 +11,7 @@ import { overviewScreen } from "./overview.js";
 
 const SCREENS = { overview: overviewScreen, episodes: episodesScreen, grid: gridScreen, episode: episodeScreen };
 const NEWS_EVERY = 2000;
+const SELDOM_NEWS_EVERY = 8000; // A run that ended may be gone on with.
 
 class App {
   source = openSource();
@@ -153,6 +154,7 @@ class App {
       this.#draw(screen, route, same);
     } catch (error) {
       if (asked !== this.#asked) return;
+      if (news && this.#loaded.key) throw error; // What is shown stays; the next news are asked for soon.
       this.#loaded = { key: "", words: "", data: null };
       this.#part("main").replaceChildren(h("p", { class: "trouble", role: "alert" }, error.message));
       if (!(error instanceof Error) || error.name !== "Error") throw error;
@@ -197,13 +199,13 @@ class App {
       try {
         const { revision, live } = await this.source.revision();
         this.#part("lost").hidden = true;
-        if (this.overview && (revision !== this.overview.revision || live !== this.overview.live))
-          await this.#show(true);
+        const known = this.overview;
+        if (!known || revision !== known.revision || live !== known.live) await this.#show(true);
       } catch {
         this.#part("lost").hidden = false;
       }
     }
-    setTimeout(() => this.#listen(), NEWS_EVERY);
+    setTimeout(() => this.#listen(), this.overview?.live ? NEWS_EVERY : SELDOM_NEWS_EVERY);
   }
 }
 

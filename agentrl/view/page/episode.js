@@ -3,6 +3,7 @@
 import { MISSING, duration, number, plural } from "./format.js";
 import { LENSES, lensLegend, lensName, lensScale, tokenFacts } from "./lens.js";
 import { branchTree } from "./branches.js";
+import { commandLine, shellWord } from "./command.js";
 import { foldedText, h } from "./dom.js";
 import { groupTable } from "./group.js";
 import { outcomeBadge } from "./episodes.js";
@@ -71,7 +72,7 @@ function viewWords(name, episode) {
     steps: plural(episode.steps.length, "step"),
     group: `group of ${episode.group.length}`,
     branches: "branches",
-    task: "task",
+    task: "task and replay",
   }[name];
 }
 
@@ -177,11 +178,33 @@ function drawBranches(app, episode, route) {
     : h("p", { class: "empty" }, "It has no group.");
 }
 
-function drawTask(app, episode) {
+function drawTask(app, episode, route) {
+  const folder = shellWord(app.overview.folder);
+  const id = shellWord(episode.line.id);
+  const commands = [
+    ["Play its actions again and show the first difference", `agentrl replay rerun ${folder} ${id}`],
+    ["Keep it as a test", `agentrl replay rerun ${folder} ${id} --as-test tests/test_episode.py`],
+    ["Score it with the environment's reward as it is now", `agentrl replay rescore ${folder} ${id} --regrade`],
+  ];
   return h(
-    "section",
-    { class: "panel" },
-    h("h2", {}, "Task"),
-    h("pre", { class: "text" }, JSON.stringify(episode.task, null, 2)),
+    "div",
+    {},
+    route.query.run
+      ? null
+      : h(
+          "section",
+          { class: "panel" },
+          h("h2", {}, "Take it up again"),
+          commands.map(([words, command], i) => [
+            h("p", { class: "dim" }, words),
+            commandLine(app, command, `replay-${i}`),
+          ]),
+        ),
+    h(
+      "section",
+      { class: "panel" },
+      h("h2", {}, "Task"),
+      h("pre", { class: "text" }, JSON.stringify(episode.task, null, 2)),
+    ),
   );
 }

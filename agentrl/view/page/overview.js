@@ -1,6 +1,7 @@
 // The first screen: what came out, how sure that is, what went wrong, how to do it again.
 
 import { MISSING, OUTCOME_NAMES, outcomeWords, percent } from "./format.js";
+import { commandLine } from "./command.js";
 import { barList, linePlot } from "./plot.js";
 import { h, withCode } from "./dom.js";
 import { routeTo } from "./route.js";
@@ -24,18 +25,8 @@ export const overviewScreen = {
       healthList(overview.health),
       h(
         "div",
-        { class: "columns" },
-        h(
-          "section",
-          { class: "panel", "aria-label": "Curves" },
-          h(
-            "h2",
-            {},
-            "Curves ",
-            h("small", {}, overview.curves.length ? "a point opens the episodes of its batch" : ""),
-          ),
-          curveGrid(app, overview.curves),
-        ),
+        { class: overview.curves.length || overview.kind === "run" ? "columns" : null },
+        curvePanel(app, overview),
         h(
           "section",
           { class: "panel", "aria-label": "What became of the episodes" },
@@ -75,6 +66,18 @@ function healthList(lines) {
       {},
       lines.map((line) => h("li", {}, withCode(line))),
     ),
+  );
+}
+
+// An evaluation has no batches, so no curves.
+function curvePanel(app, { curves, kind }) {
+  if (!curves.length && kind !== "run") return null;
+  const note = curves.length ? "a point opens the episodes of its batch" : "";
+  return h(
+    "section",
+    { class: "panel", "aria-label": "Curves" },
+    h("h2", {}, "Curves ", h("small", {}, note)),
+    curveGrid(app, curves),
   );
 }
 
@@ -154,6 +157,7 @@ function settingsPanel(overview) {
 }
 
 function settingsTable(settings, other, differs) {
+  const defaults = settings.some((setting) => setting.default !== null);
   return h(
     "div",
     { class: "scroller" },
@@ -166,7 +170,7 @@ function settingsTable(settings, other, differs) {
         h(
           "tr",
           {},
-          ["key", "value", other ? `in ${other}` : null, "default"]
+          ["key", "value", other ? `in ${other}` : null, defaults ? "default" : null]
             .filter(Boolean)
             .map((name) => h("th", { scope: "col" }, name)),
         ),
@@ -181,7 +185,7 @@ function settingsTable(settings, other, differs) {
             h("th", { scope: "row" }, setting.key),
             h("td", {}, settingWords(setting.value)),
             other ? h("td", {}, settingWords(setting.baseline)) : null,
-            h("td", { class: "dim" }, settingWords(setting.default)),
+            defaults ? h("td", { class: "dim" }, settingWords(setting.default)) : null,
           ),
         ),
       ),
@@ -195,26 +199,11 @@ function settingWords(value) {
 }
 
 function commandPanel(app, overview) {
-  const command = h("code", {}, overview.command);
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(overview.command);
-      app.say("The command is copied.");
-    } catch {
-      window.getSelection().selectAllChildren(command);
-      app.say("The command is selected: copy it with the keyboard.");
-    }
-  };
   return h(
     "section",
     { class: "panel", "aria-label": "Do it again" },
     h("h2", {}, "Do it again"),
-    h(
-      "div",
-      { class: "command" },
-      h("pre", {}, command),
-      h("button", { type: "button", onclick: copy, "data-key": "copy" }, "Copy"),
-    ),
+    commandLine(app, overview.command, "again"),
     h("p", { class: "dim folder" }, overview.folder),
   );
 }
