@@ -36,7 +36,7 @@ class StepTable:
     anchor: Ints
     "Equal where the environment's state key is equal (in whatever group); -1 where there is none."
     length: Ints
-    "Sampled tokens of the step."
+    "Sampled tokens of the step; none where it is of an earlier group and only context."
     terminated: Bools
     truncated: Bools
     error: Bools
@@ -53,7 +53,7 @@ class StepTable:
     """The policy was shown more than the step's tokens train with, so their log-probabilities are of another context;
     None where it never was."""
     taught: Bools | None = None
-    "The step was decided by a teacher; None where none was."
+    "The step was decided by a teacher or is an expert's; None where none was."
 
     def __len__(self) -> int:
         return len(self.trajectory)
@@ -120,7 +120,7 @@ class TrainingBatch:
 
     @property
     def taught(self) -> Bools:
-        """[n]: the token is a teacher's, not the policy's."""
+        """[n]: the token is a teacher's or an expert's, not the policy's."""
         return _per_token(self.table.taught, self.columns)
 
     @property
@@ -181,7 +181,7 @@ class UpdateColumns:
 
     @property
     def taught(self) -> Bools:
-        """[n]: the token is a teacher's, not the policy's."""
+        """[n]: the token is a teacher's or an expert's, not the policy's."""
         return _per_token(self.table.taught, self.columns)
 
 
@@ -218,7 +218,7 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         step=np.array([steps.setdefault(s.id, len(steps)) for _, _, s in rows], np.int32),
         reward=np.array([s.reward for _, _, s in rows], np.float64),
         anchor=np.array([anchor_code(s) for _, _, s in rows], np.int32),
-        length=np.array([len(s.tokens) for _, _, s in rows], np.int32),
+        length=np.array([len(s.tokens) if s.trains else 0 for _, _, s in rows], np.int32),
         terminated=np.array([s.terminated for _, _, s in rows], np.bool_),
         truncated=np.array([s.truncated for _, _, s in rows], np.bool_),
         error=np.array([bool(s.error) for _, _, s in rows], np.bool_),
@@ -226,7 +226,7 @@ def build_table(groups: Sequence[Group]) -> StepTable:
         guided=np.array(guided, np.bool_),
         tasks=tuple(group.task.id for group in groups),
         scores={name: np.array([s.scores.get(name, 0.0) for _, _, s in rows], np.float64) for name in names},
-        taught=np.array([s.source is Source.TEACHER for _, _, s in rows], np.bool_),
+        taught=np.array([s.source in (Source.TEACHER, Source.EXPERT) for _, _, s in rows], np.bool_),
     )
 
 
@@ -249,6 +249,8 @@ def build_batch(
             starts: dict[str, int] = {}
             for step in trajectory.steps:
                 starts[step.id] = start
+                if not step.trains:
+                    continue
                 start += len(step.tokens)
                 tokens.append(step.tokens)
                 logprobs.append(step.logprobs)
@@ -295,7 +297,7 @@ def _contexts(trajectory: Trajectory, starts: dict[str, int], prompts: Mapping[s
             first, prompt = starts[step.id], prompts.get(step.id, step.prompt)
             tokens += [prompt, step.tokens]
             column.append(np.full(len(prompt), -1, np.int64))
-            if step.id in placed:
+            if step.id in placed or not step.trains:
                 column.append(np.full(len(step.tokens), -1, np.int64))
             else:
                 column.append(np.arange(first, first + len(step.tokens), dtype=np.int64))

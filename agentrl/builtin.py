@@ -67,6 +67,9 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     "replay": {
         "arpo_replay": "an earlier success for groups that only fail",
     },
+    "assimilation": {
+        "bepa": "an expert's success for groups that only fail, until the policy has one",
+    },
     "custom": {
         "custom": "credit rules and a loss by name",
     },
@@ -172,8 +175,12 @@ def agentrl_strategies() -> Factories:
         "retry_from_step": Lazy(
             f"{parts}.reflection:RetryFromStep", summary="failures again from a step that the policy picks (R3L)"
         ),
-        "guided": Lazy(f"{parts}.guidance:Guided", summary="all others failed: the last ones get a hint (GHPO)"),
-        "recovery": Lazy(f"{parts}.recovery:Recovery", summary="failed calls gone on with, the failure told (Fission)"),
+        "guided": Lazy(f"{parts}.guidance:Guided", summary="all others failed: a hint, more of it if need be (GHPO)"),
+        "expert": Lazy("agentrl.runs.experts:open_expert", summary="all others failed: an expert's episode (BEPA)"),
+        "recovery": Lazy(f"{parts}.recovery:Recovery", summary="failed calls gone on with, the failure told"),
+        "fission": Lazy(
+            "agentrl.runs.recoveries:open_fission", summary="errors of earlier batches gone back to (Fission-GRPO)"
+        ),
     }
 
 

@@ -104,6 +104,8 @@ class Method:
     "What its teacher is told beside what the policy saw."
     takeover: Takeover | None = None
     "Which turns its teacher takes over."
+    imitates: bool = False
+    "Its objective keeps the tokens of a teacher or an expert apart from the policy's own."
 
     def columns(self, groups: Sequence[Group], teacher_prompts: Mapping[str, TokenIds] | None = None) -> TrainingBatch:
         """The groups that are trained on, as columns without credit (S2, S3, S5); empty where no group is left.
@@ -147,16 +149,21 @@ class Method:
         """`assign` of `columns`: everything, where no critic stands between."""
         return self.assign(self.columns(groups))
 
-    def check(self, group_size: int, *, state_keys: bool = True, forks: bool = True) -> None:
-        """Raises `ConfigError` where a run of this shape cannot give what the method needs.
+    def check(self, group_size: int, *, state_keys: bool = True, forks: bool = True, experts: bool = False) -> None:
+        """Raises `ConfigError` where a run of this shape does not go with the method.
 
-        state_keys: the environment names its states. forks: the strategy forks episodes.
+        state_keys: the environment names its states. forks: the strategy forks episodes. experts: it shows an expert's.
         """
+        if experts and not self.imitates:
+            raise ConfigError(
+                f"the strategy puts an expert's episodes into groups, and the method {self.name!r} would train them as "
+                'the policy\'s own samples. Set method.name = "bepa", or choose another strategy ("guided").'
+            )
         if self.needs.forks and not forks:
             raise ConfigError(
                 f"the method {self.name!r} gives credit to episodes that were forked from one another, and the "
                 'strategy forks none. Set rollout.strategy to one that does ("entropy_branching", "random_branching", '
-                '"tree", "retry_from_step", "recovery"), or choose the method "grpo".'
+                '"tree", "retry_from_step", "recovery", "fission"), or choose the method "grpo".'
             )
         if group_size < self.needs.group:
             raise ConfigError(

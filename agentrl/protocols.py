@@ -230,6 +230,8 @@ class Demands:
     "Members of a group, at least."
     forks: bool = False
     "It forks: every step keeps a snapshot of an environment that has them."
+    experts: bool = False
+    "Some of its members are an expert's: their tokens are no sample of the policy."
     top_logprobs: int = 0
     'Alternatives of each sampled token; where above 0, every step has the score "entropy".'
 
@@ -239,7 +241,6 @@ class Episodes(Protocol):
 
     async def episode(self, task: Task, member: int) -> Trajectory:
         """Play one whole episode; always returns a record, whatever happened."""
-        ...
 
 
 class Rollout(Episodes, Protocol):
@@ -252,22 +253,27 @@ class Rollout(Episodes, Protocol):
         of what is trained on. The world gets there by snapshot or by a replay that must repeat what was recorded; one
         that does not is an `EnvironmentFault` in the record. Raises `InvalidDataError` where `parent` has no such step.
         """
-        ...
 
     async def ask(self, messages: Sequence[Message], member: int) -> str:
         """What the policy answers outside of any episode; nothing of it is trained on. Raises `InfrastructureFault`."""
-        ...
 
     async def winning_line(self, task: Task) -> Sequence[Action]:
         """The solution of `task` that the environment's oracle plays.
 
         Raises `ConfigError` where the environment has no oracle, `EnvironmentFault` where it fails.
         """
-        ...
+
+    async def demonstrate(self, task: Task, member: int, actions: Sequence[Action]) -> Trajectory:
+        """Play `actions` as an expert's, in the policy's own prompts and tokens. Truncated where they end too early."""
+
+    async def recall(self, trajectory: str) -> Trajectory:
+        """A trajectory of an earlier group, by its id. A fork of it begins with steps that are context only.
+
+        Raises `StoreError` where the run has none of that name.
+        """
 
     def dice(self, place: str) -> random.Random:
         """Chance that depends on the run's seed, the group and `place` only, so that a resumed group repeats it."""
-        ...
 
 
 class RolloutStrategy(Protocol):
@@ -278,7 +284,6 @@ class RolloutStrategy(Protocol):
 
     async def run(self, task: Task, size: int, rollout: Rollout) -> Sequence[Trajectory]:
         """The trajectories of one group."""
-        ...
 
 
 @runtime_checkable
@@ -289,10 +294,17 @@ class HasDemands(Protocol):
     def demands(self) -> Demands: ...
 
 
+@runtime_checkable
+class DrawsTasks(Protocol):
+    """A strategy that begins groups of its own between those of the sampler, from what it saw in earlier batches."""
+
+    def around(self, sampler: TaskSampler) -> TaskSampler:
+        """Gives `sampler`'s tasks and the strategy's; its state holds both memories."""
+
+
 class RewardModel(Protocol):
     async def score(self, trajectory: Trajectory) -> Sequence[float]:
         """One number per step, added to the environment's. Raises `InfrastructureFault`, never returns a made-up 0."""
-        ...
 
 
 @runtime_checkable
@@ -301,7 +313,6 @@ class GroupRewardModel(Protocol):
 
     async def score_group(self, group: Group) -> Mapping[str, float]:
         """One number for every step of the group, by its id. Raises `InfrastructureFault`, as a `RewardModel` does."""
-        ...
 
 
 @runtime_checkable
@@ -313,7 +324,6 @@ class TrainableReward(Protocol):
 
     def fit(self, groups: Sequence[Group]) -> Mapping[str, float]:
         """Learn from the groups of one update; numbers for the log."""
-        ...
 
     def save(self, folder: Path) -> None: ...
 
@@ -326,11 +336,9 @@ class Metered(Protocol):
 
     def take_metrics(self) -> Mapping[str, float]:
         """Since the last call; what is counted from the run's beginning ends in `_total`."""
-        ...
 
     def account(self) -> str:
         """What the whole run cost so far, in a line for a person."""
-        ...
 
 
 @runtime_checkable
@@ -349,7 +357,6 @@ class TaskSampler(Protocol):
 
     def observe(self, group: Group) -> None:
         """May come late and out of order."""
-        ...
 
     def state(self) -> JSON: ...
 
@@ -373,19 +380,15 @@ class Learner(Protocol):
     @property
     def version(self) -> int:
         """Number of updates so far."""
-        ...
 
     def update(self, batch: TrainingBatch) -> UpdateReport:
         """The optimiser updates of one batch. `metrics["updates"]` says how many were made."""
-        ...
 
     def named_tensors(self) -> Mapping[str, torch.Tensor]:
         """The policy's weights by their `transformers` names, adapters merged, ready to publish."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Weights loadable with `from_pretrained`, optimiser and random state beside them."""
-        ...
 
     def load(self, folder: Path) -> None: ...
 

@@ -221,7 +221,8 @@ class Step:
     finish: Finish = Finish.STOP
     timings: Timings = field(default_factory=Timings)
     source: Source = Source.POLICY
-    "Who decided: the policy, or a teacher that took this turn over."
+    """Who decided: the policy; a teacher that took this turn over; an expert whose action was given; or an earlier
+    group (a replay), whose tokens are context here."""
     seen: TokenIds = field(default_factory=lambda: token_ids([]))
     "What the engine was given in place of `prompt`, where the policy was shown more than it trains on; else empty."
     told: str = ""
@@ -237,6 +238,11 @@ class Step:
     @property
     def anchor(self) -> str | None:
         return self.observation.state_key
+
+    @property
+    def trains(self) -> bool:
+        """False where what it sampled is context only: a fork of an earlier group's trajectory begins with it."""
+        return self.source is not Source.REPLAY
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,7 +293,8 @@ class Trajectory:
 
     @property
     def oldest_version(self) -> int:
-        return min((int(step.versions.min()) for step in self.steps if step.versions.size), default=0)
+        """Of the tokens that may be trained on."""
+        return min((int(step.versions.min()) for step in self.steps if step.trains and step.versions.size), default=0)
 
     def context_of(self, step: Step) -> tuple[Step, ...]:
         """The steps whose tokens lead to `step`, oldest first, `step` included."""

@@ -75,6 +75,20 @@ def imitation(inputs: LossInputs) -> Tensor:
     return -inputs.logprobs
 
 
+def shaped_imitation(*, shape: float = 0.1) -> Regulariser:
+    """`-pi / (pi + shape)` of the given tokens (LUFFY's policy shaping, arXiv 2504.14945; an expert's mu is 1).
+
+    Its gradient on log pi is `-shape pi / (pi + shape)^2`: largest at pi = shape, small for what the policy would never
+    say, and gone for what it says anyway, where that of `-log pi` is 1 everywhere.
+    """
+
+    def loss(inputs: LossInputs) -> Tensor:
+        probability = inputs.logprobs.exp()
+        return -probability / (probability + shape)
+
+    return loss
+
+
 def ratio_variance(inputs: LossInputs) -> Tensor:
     """`(rho - 1)^2`, whose mean is the variance of the ratio: a soft bound in place of a clip (R2VPO)."""
     return (bounded_exp(token_ratio(inputs)) - 1.0) ** 2

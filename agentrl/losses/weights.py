@@ -82,5 +82,5 @@ def segment_mean(values: Doubles | Floats, ids: np.ndarray[tuple[int], np.dtype[
 
 
 def taught(update: UpdateColumns) -> Floats:
-    """1 on tokens of turns that a teacher took, 0 on the policy's own."""
+    """1 on tokens of turns that a teacher took or an expert gave, 0 on the policy's own."""
     return update.taught.astype(np.float32)

@@ -113,4 +113,12 @@ def dagger(
         )
 
     takeover = Takeover(beta, decay)
-    return Method("dagger", EpisodeCredit(), aggregation.token_mean, build, needs=Needs(group=1), takeover=takeover)
+    return Method(
+        "dagger",
+        EpisodeCredit(),
+        aggregation.token_mean,
+        build,
+        needs=Needs(group=1),
+        takeover=takeover,
+        imitates=True,
+    )

@@ -59,8 +59,9 @@ def r3l(*, tau: float = 1.0, amplify: float = 3.0, aggregate: AggregationName = 
 
 
 def fission(*, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
-    """GRPO whose recoveries from one error are a group of their own (Fission-GRPO); for the strategy recovery.
+    """GRPO whose recoveries from one error are a group of their own (Fission-GRPO).
 
+    For the strategies fission, whose errors are pooled across batches, and recovery, which stays within one group.
     What a recovery begins with is its prompt: it is trained only in the episode that it comes from.
     """
     return Method(
@@ -71,4 +72,5 @@ def fission(*, scale: Scale = "group", objective: Clipped = CLIPPED) -> Method:
         shapings=(OneGroupAPlace(),),
         token_weights=(OwnTokens(),),
         needs=FORKS,
+        paper="arXiv:2601.15625",
     )

@@ -132,6 +132,10 @@ class GroupLedger(Protocol):
 
     def batched(self, update: int, trajectories: Sequence[str]) -> None: ...
 
+    def trajectory(self, name: str) -> Trajectory:
+        """One that ended. Raises `StoreError` where there is none of that name."""
+        ...
+
 
 def without_filter(group: Group) -> bool:
     """Keep every group."""

@@ -258,7 +258,9 @@ class Collector:
 
     def _launch(self, order: _Order) -> None:
         recorded = {} if order.known is None else order.known.recorded
-        rollout = self._rollout.group(order.group, recorded, self._recorder.record, demands_of(self._strategy))
+        rollout = self._rollout.group(
+            order.group, recorded, self._recorder.record, demands_of(self._strategy), self._ledger.trajectory
+        )
         flight = _Flight(order, rollout)
         flight.work = asyncio.create_task(self._fly(flight), name=f"group {order.group}")
         self._flights[order.ordinal] = flight

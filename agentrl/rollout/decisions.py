@@ -55,6 +55,8 @@ class Seat:
     "Steps that the episode begins with and that were taken in another."
     top_logprobs: int = 0
     "Alternatives per sampled token to take the entropy of; 0 takes none."
+    line: tuple[Action, ...] = ()
+    "An expert's actions, which are written where the engine would sample; empty where the policy decides."
 
     def seed(self, index: int) -> int:
         """The sampler's, for step `index`."""

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from agentrl.errors import InvalidDataError, RenderingError
+from agentrl.errors import InvalidDataError
 from agentrl.protocols import ContextPolicy, Environment, GenerateRequest, Renderer
 from agentrl.rollout.context import Append
 from agentrl.rollout.episode import Episode, Setting
 from agentrl.rollout.forking import Start
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.rollout.tokens import TokenPlayer
+from agentrl.rollout.tokens import TokenPlayer, check_expressed
 from agentrl.types import Action, Completion, Finish, Source, Task, ToolSpec, Trajectory, token_ids
 
 
@@ -50,7 +50,7 @@ async def play(
         taken = len(episode.steps)
         await episode.advance()
         if len(episode.steps) > taken:
-            _check_same(renderer, action, episode.steps[-1].action)
+            check_expressed(renderer, action, episode.steps[-1].action)
         if episode.status is not None:
             return episode.record(episode.status)
     if not episode.steps:
@@ -62,6 +62,7 @@ class _Pen:
     """Writes the action at hand where an engine would sample."""
 
     max_context = 1 << 30
+    version = 0
 
     def __init__(self, renderer: Renderer) -> None:
         self._renderer = renderer
@@ -75,13 +76,3 @@ class _Pen:
         return Completion(tokens, np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32), Finish.STOP)
 
     async def forget(self, session: str) -> None: ...
-
-
-def _check_same(renderer: Renderer, given: Action, read: Action) -> None:
-    calls, found = ([(call.name, dict(call.arguments)) for call in action.tool_calls] for action in (given, read))
-    same_text = bool(given.tool_calls) or given.text.strip() == read.text.strip()
-    if not given.error and (calls != found or not same_text or read.error):
-        raise RenderingError(
-            f"renderer {renderer.name!r} writes {given} and reads it back as {read}. Say it in a form that it can "
-            "express, or choose another renderer."
-        )

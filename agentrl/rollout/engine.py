@@ -82,13 +82,14 @@ class RolloutEngine:
         recorded: Mapping[int, Trajectory] | None = None,
         record: Callable[[Trajectory], Awaitable[None]] | None = None,
         demands: Demands = NO_DEMANDS,
+        recall: Callable[[str], Trajectory] | None = None,
     ) -> GroupRollout:
         """The engine as the strategy of one group sees it, which asks for `demands`.
 
         Members in `recorded` are given back without being played; `record` is awaited with every other record,
-        except cancelled ones, before the strategy sees it.
+        except cancelled ones, before the strategy sees it. `recall` reads a trajectory of an earlier group; it blocks.
         """
-        return GroupRollout(self, name, recorded or {}, record, demands)
+        return GroupRollout(self, name, recorded or {}, record, demands, recall)
 
     def waiting(self) -> list[tuple[str, str, float]]:
         """For every episode in flight: its id, what it waits for, and for how many seconds; longest first."""

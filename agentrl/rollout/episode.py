@@ -92,6 +92,7 @@ class Episode:
                 start.given,
                 len(start.shared),
                 start.demands.top_logprobs,
+                start.line,
             )
         )
         self._world: GuardedWorld
@@ -209,7 +210,7 @@ class Episode:
 
     def _note(self, step: Step) -> None:
         self._mistakes = self._mistakes + 1 if step.error else 0
-        if step.versions.size:
+        if step.trains and step.versions.size:
             version = int(step.versions.min())
             self.oldest_version = version if self.oldest_version is None else min(version, self.oldest_version)
 

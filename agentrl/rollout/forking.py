@@ -17,7 +17,7 @@ from agentrl.errors import EnvironmentFault, InvalidDataError
 from agentrl.protocols import Demands, HasDemands, RolloutStrategy
 from agentrl.rollout.context import with_text, with_told
 from agentrl.rollout.guard import GuardedWorld
-from agentrl.types import JSON, Observation, Source, Step, StepResult, Trajectory
+from agentrl.types import JSON, Action, Observation, Source, Step, StepResult, Trajectory
 
 NO_DEMANDS = Demands()
 
@@ -46,6 +46,8 @@ class Start:
     "Shown as well, in every context of the episode; it does not train."
     source: Source = Source.POLICY
     demands: Demands = NO_DEMANDS
+    line: tuple[Action, ...] = ()
+    "An expert's actions, in place of the policy's."
 
 
 def fork_of(parent: Trajectory, at: int, told: str, given: str, demands: Demands) -> Start:
@@ -67,11 +69,16 @@ def demands_of(strategy: RolloutStrategy) -> Demands:
 
 
 def orphaned(recorded: Mapping[int, Trajectory]) -> bool:
-    """Whether a recorded fork begins with steps that no other recorded member holds, token for token."""
+    """Whether a recorded fork begins with steps that no other recorded member holds, token for token.
+
+    Those of an earlier group are nobody's here.
+    """
     for trajectory in recorded.values():
         others = {step.id: step for other in recorded.values() if other is not trajectory for step in other.own}
         for step in trajectory.steps[: len(trajectory.steps) - len(trajectory.own)]:
             held = others.get(step.id)
+            if not step.trains:
+                continue
             if held is None or not np.array_equal(held.tokens, step.tokens):
                 return True
     return False

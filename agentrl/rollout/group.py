@@ -5,16 +5,18 @@ A member that an earlier life of the run recorded is given back as it is, whatev
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentrl.errors import InvalidDataError, StoreError
 from agentrl.protocols import Demands
 from agentrl.rollout.decisions import sampling_seed
 from agentrl.rollout.episode import Episode
 from agentrl.rollout.forking import Start, fork_of
-from agentrl.types import Action, Group, Message, Settlement, Task, Trajectory
+from agentrl.types import Action, Group, Message, Settlement, Source, Task, Trajectory
 
 if TYPE_CHECKING:
     from agentrl.rollout.engine import RolloutEngine
@@ -30,9 +32,11 @@ class GroupRollout:
         recorded: Mapping[int, Trajectory],
         record: Callable[[Trajectory], Awaitable[None]] | None,
         demands: Demands,
+        recall: Callable[[str], Trajectory] | None = None,
     ) -> None:
         self.name = name
         self._demands = demands
+        self._recall = recall
         self._engine = engine
         self._recorded = recorded
         self._record = record
@@ -48,7 +52,11 @@ class GroupRollout:
         start = fork_of(parent, at, told, given, self._demands)
         if member in self._recorded:
             return self._recorded[member]
-        start = replace(start, shared=tuple(map(self._engine.unscored, start.shared)))
+        shared = tuple(map(self._engine.unscored, start.shared))
+        if parent.group != self.name:
+            # It was trained in its own batch, perhaps long ago.
+            shared = tuple(replace(step, source=Source.REPLAY) for step in shared)
+        start = replace(start, shared=shared)
         return await self._engine.dispatch(parent.task, member, self, start)
 
     async def settle(self, group: Group, known: Settlement | None) -> tuple[Group, Settlement | None]:
@@ -60,6 +68,19 @@ class GroupRollout:
 
     async def winning_line(self, task: Task) -> Sequence[Action]:
         return await self._engine.winning_line(task)
+
+    async def demonstrate(self, task: Task, member: int, actions: Sequence[Action]) -> Trajectory:
+        if not actions:
+            raise InvalidDataError(f"no action was given for task {task.id!r}; a demonstration has at least one.")
+        if member in self._recorded:
+            return self._recorded[member]
+        start = Start(source=Source.EXPERT, demands=self._demands, line=tuple(actions))
+        return await self._engine.dispatch(task, member, self, start)
+
+    async def recall(self, trajectory: str) -> Trajectory:
+        if self._recall is None:
+            raise StoreError(f"this rollout keeps no records, so {trajectory!r} cannot be gone back to.")
+        return await asyncio.to_thread(self._recall, trajectory)
 
     def dice(self, place: str) -> random.Random:
         return random.Random(sampling_seed(self._engine.seed, self.name, place, -1, -1))
@@ -91,5 +112,5 @@ def _versions(trajectories: Sequence[Trajectory]) -> Iterator[int]:
     for trajectory in trajectories:
         if trajectory.status.trains:
             for step in trajectory.steps:
-                if step.versions.size:
+                if step.trains and step.versions.size:
                     yield int(step.versions.min())

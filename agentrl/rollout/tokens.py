@@ -12,12 +12,23 @@ from typing import Protocol
 
 import numpy as np
 
-from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError
+from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError, RenderingError
 from agentrl.protocols import ContextPolicy, GenerateRequest, Renderer
 from agentrl.rollout.context import Append, history, with_text
 from agentrl.rollout.decisions import Decision, Seat, told_when_cut
 from agentrl.rollout.entropy import step_entropy
-from agentrl.types import Completion, Finish, Observation, SamplingParams, Step, TokenIds, ToolSpec, token_ids
+from agentrl.types import (
+    Action,
+    Completion,
+    Finish,
+    Observation,
+    SamplingParams,
+    Source,
+    Step,
+    TokenIds,
+    ToolSpec,
+    token_ids,
+)
 
 
 class Sampler(Protocol):
@@ -25,6 +36,9 @@ class Sampler(Protocol):
 
     @property
     def max_context(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
 
     async def generate(self, request: GenerateRequest) -> Completion: ...
 
@@ -77,6 +91,8 @@ class TokenDecider:
 
     def prepare(self, steps: Sequence[Step], observation: Observation, tools: Sequence[ToolSpec]) -> bool:
         self._index, self._tools = len(steps), tools
+        if self._seat.line and len(steps) >= len(self._seat.line):
+            return False
         if steps and self._known != len(steps):
             # A fork, or steps that another decider took.
             self._first = max(step.index for step in steps if step.context is None)
@@ -101,14 +117,7 @@ class TokenDecider:
 
     async def decide(self) -> Decision:
         player, seat = self._player, self._seat
-        sampling = SamplingParams(
-            max_tokens=seat.limits.max_tokens,
-            temperature=seat.limits.temperature,
-            seed=seat.seed(self._index),
-            stop_token_ids=player.renderer.stop_token_ids,
-            top_logprobs=seat.top_logprobs,
-        )
-        completion = await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
+        completion = self._written() if seat.line else await self._sampled()
         self._check(completion)
         tokens = token_ids(completion.tokens)
         trained, self._read = self._trained, np.concatenate([self._prompt, tokens])
@@ -124,9 +133,29 @@ class TokenDecider:
             logprobs=completion.logprobs.astype(np.float32, copy=False),
             versions=token_ids(completion.versions),
             finish=completion.finish,
-            scores={"entropy": step_entropy(completion, seat.top_logprobs)} if seat.top_logprobs else {},
+            scores={"entropy": step_entropy(completion, seat.top_logprobs)} if completion.top_logprobs else {},
+            source=Source.EXPERT if seat.line else Source.POLICY,
             seen=token_ids([]) if np.array_equal(self._seen, self._delta) else self._seen,
         )
+
+    async def _sampled(self) -> Completion:
+        player, seat = self._player, self._seat
+        sampling = SamplingParams(
+            max_tokens=seat.limits.max_tokens,
+            temperature=seat.limits.temperature,
+            seed=seat.seed(self._index),
+            stop_token_ids=player.renderer.stop_token_ids,
+            top_logprobs=seat.top_logprobs,
+        )
+        return await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
+
+    def _written(self) -> Completion:
+        """The expert's action as the policy would express it: probability 1, and as old as the policy that meets it."""
+        player, action = self._player, self._seat.line[self._index]
+        tokens = token_ids(player.renderer.action_tokens(action, self._tools))
+        check_expressed(player.renderer, action, player.renderer.parse(tokens, self._tools))
+        versions = np.full(len(tokens), player.engine.version, np.int32)
+        return Completion(tokens, np.zeros(len(tokens), np.float32), versions, Finish.STOP)
 
     def _render(self, steps: Sequence[Step], observation: Observation) -> None:
         """The step whose tokens the next prompt extends (None for a new context), and the ids to add."""
@@ -166,6 +195,17 @@ class TokenDecider:
             raise InfrastructureFault(
                 f"the engine returned a log-probability that is not finite for {self._seat.name}."
             )
+
+
+def check_expressed(renderer: Renderer, given: Action, read: Action) -> None:
+    """Raises `RenderingError` where an action that was written reads back as another."""
+    calls, found = ([(call.name, dict(call.arguments)) for call in action.tool_calls] for action in (given, read))
+    same_text = bool(given.tool_calls) or given.text.strip() == read.text.strip()
+    if not given.error and (calls != found or not same_text or read.error):
+        raise RenderingError(
+            f"renderer {renderer.name!r} writes {given} and reads it back as {read}. Say it in a form that it can "
+            "express, or choose another renderer."
+        )
 
 
 def _path(steps: Sequence[Step], shared: int, *more: TokenIds) -> TokenIds:

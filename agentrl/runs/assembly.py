@@ -16,7 +16,7 @@ from agentrl.hooks import RunInfo
 from agentrl.method import Method
 from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
-from agentrl.protocols import Engine, LearnerSide, WeightPublisher
+from agentrl.protocols import DrawsTasks, Engine, LearnerSide, WeightPublisher
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.advice import AdvisedPlayer
@@ -73,6 +73,11 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
         # It may refuse the tasks: a recipe that is refused claims no folder.
         sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
+        strategy = blueprint.strategy()
+        if isinstance(strategy, DrawsTasks):
+            sampler = strategy.around(sampler)
+        if hasattr(strategy, "close"):
+            stack.push_async_callback(strategy.close)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
         heart = await stack.enter_async_context(Heart(folder.path, config.training.batches))
@@ -96,7 +101,7 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         rollout = heart.watch(await stack.enter_async_context(training_rollout(blueprint, player, rewards.terms)))
         collector = Collector(
             rollout,
-            blueprint.strategy(),
+            strategy,
             sampler,
             ledger,
             _shape(config),

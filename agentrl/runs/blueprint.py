@@ -67,7 +67,8 @@ class Blueprint:
     def method(self) -> Method:
         """Raises `ConfigError` where groups or strategy cannot give what the recipe's method needs."""
         method: Method = self.part("methods", self.config.method, "[method]", {"host": self.host})
-        method.check(self.config.rollout.group_size, forks=demands_of(self.strategy()).forks)
+        asked = demands_of(self.strategy())
+        method.check(self.config.rollout.group_size, forks=asked.forks, experts=asked.experts)
         return method
 
     def held_out(self) -> list[Task]:

@@ -106,7 +106,7 @@ def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> d
         "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps()) / max(len(groups), 1),
         "forks": float(sum(t.forks for t in trajectories)),
     }
-    taught = [step.source is Source.TEACHER for t in trajectories for step in t.steps]
+    taught = [step.source in (Source.TEACHER, Source.EXPERT) for t in trajectories for step in t.steps]
     if any(taught):
         found["taught"] = float(np.mean(taught))
     branches = sum(t.forked_from is not None for t in trajectories)

@@ -271,6 +271,17 @@ class Ledger:
                 database.execute(f"UPDATE trajectories SET state = 'issued', payload = NULL WHERE {again}", bounds)
             return ResumeState(head, tuple(self._unfinished()))
 
+    def trajectory(self, name: str) -> Trajectory:
+        """One that ended, as it was recorded. Raises `StoreError` where there is none of that name."""
+        with self._turn, self._errors("read"):
+            assert self._database is not None and self._payloads is not None
+            row = self._database.execute(
+                "SELECT payload FROM trajectories WHERE id = ? AND payload IS NOT NULL", (name,)
+            ).fetchone()
+            if row is None:
+                raise StoreError(f"{self.folder} holds no trajectory {name!r} that has ended.")
+            return decode(self._payloads.read(row[0]))
+
     def counts(self) -> dict[str, int]:
         """Trajectories by state, for reports and tests."""
         with self._turn, self._errors("read"):

@@ -67,7 +67,7 @@ FINISH = (
 def row_of(trajectory: Trajectory, offset: int) -> dict[str, object]:
     """The columns, with the payload at `offset`. Raises `StoreError` for a cancelled one."""
     own = trajectory.own
-    versions = [step.versions for step in trajectory.steps if step.versions.size]
+    versions = [step.versions for step in trajectory.steps if step.trains and step.versions.size]
     calls, wrong_calls = count_calls(trajectory)
     if trajectory.status is Status.CANCELLED:
         raise StoreError(f"trajectory {trajectory.id} was cancelled: it stays issued, so that a resumed run plays it.")

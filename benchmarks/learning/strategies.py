@@ -88,7 +88,7 @@ ARMS: dict[str, Arm] = {
     "replay of a success": Arm(Independent(), method="arpo_replay"),
     "retry from a random step, r3l": Arm(RetryFromStep(), RETRIED, "r3l"),
     "retry from a random step, grpo": Arm(RetryFromStep(), RETRIED),
-    "guided where all fail": Arm(Guided()),
+    "guided where all fail": Arm(Guided(shares=(0.5,))),
 }
 FEW = ("independent", *(name for name in ARMS if "branching" in name))
 SPARSE = ("independent", *(name for name in ARMS if name not in FEW))

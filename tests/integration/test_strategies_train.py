@@ -88,7 +88,9 @@ def test_keydoor_trains_with_arpo_on_groups_that_branch_where_the_policy_is_unsu
         ("tree", "branch"),
         ("retry_from_step", "r3l"),
         ("recovery", "fission"),
+        ("fission", "fission"),
         ("guided", "grpo"),
+        ("expert", "bepa"),
     ],
 )
 def test_every_strategy_trains_with_its_method_by_replay(tmp_path, strategy, method):
@@ -101,7 +103,7 @@ def test_every_strategy_trains_with_its_method_by_replay(tmp_path, strategy, met
     assert len(metrics) == 2 and all(line["trajectories"] == 8 for line in metrics)
     forks = [line.get("branches", 0.0) for line in metrics]
     assert [line.get("branches_replayed", 0.0) for line in metrics] == forks
-    assert sum(forks) > 0 or strategy in ("recovery", "guided")
+    assert sum(forks) > 0 or strategy in ("recovery", "fission", "guided", "expert")
     left = rows(bench.run_folder, "SELECT count(*) FROM trajectories WHERE state = 'trained'")
     assert left == [(16,)]
 

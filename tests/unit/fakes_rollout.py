@@ -207,6 +207,7 @@ class Diary:
     def __init__(self) -> None:
         self.live: dict[str, int] = {}
         self.finished: list[str] = []
+        self.records: dict[str, Trajectory] = {}
         self.dropped: dict[str, str] = {}
         self.settled: dict[str, Settlement] = {}
         self.batches: list[tuple[int, list[str]]] = []
@@ -219,6 +220,10 @@ class Diary:
         for trajectory in trajectories:
             assert trajectory.id not in self.finished  # type: ignore[attr-defined]
             self.finished.append(trajectory.id)  # type: ignore[attr-defined]
+            self.records[trajectory.id] = trajectory  # type: ignore[attr-defined]
+
+    def trajectory(self, name: str) -> Trajectory:
+        return self.records[name]
 
     def settle(self, group: str, settlement: Settlement) -> None:
         assert group in self.live and set(settlement.members) <= set(self.finished)

@@ -95,7 +95,11 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     ),
     "branch": (by_hand("test_credit_methods", "test_branch_credit_by_hand_and_along_a_trajectory"),),
     "r3l": (by_hand("test_credit_forks", "test_positive_advantages_are_amplified"), FORKED_TOKENS),
-    "fission": (by_hand("test_credit_forks", "test_forks_of_one_place_are_a_group_of_their_own"), FORKED_TOKENS),
+    "fission": (
+        by_hand("test_credit_forks", "test_forks_of_one_place_are_a_group_of_their_own"),
+        by_hand("test_fission", "test_a_recovery_goes_on_from_the_error_and_only_its_own_tokens_are_trained_and_aged"),
+        FORKED_TOKENS,
+    ),
     # Choice of groups, shaped rewards, replay, parts by name
     "dapo": (LOOP_AND_DAPO, by_hand("test_method", "test_dapo_keeps_groups_whose_outcomes_differ")),
     "spo": (by_hand("test_credit_shaped", "test_spo_compares_with_the_past_and_learns_afterwards"),),
@@ -104,6 +108,12 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "arpo_replay": (
         by_hand("test_replay", "test_only_a_group_that_fails_wholly_gets_an_earlier_success_in_its_first_place"),
         by_hand("test_replay", "test_the_memory_goes_on_where_it_was_saved"),
+    ),
+    "bepa": (
+        by_hand("test_assimilation", "test_an_experts_tokens_are_imitated_and_count_in_the_baseline_by_hand"),
+        by_hand(
+            "test_assimilation", "test_the_policys_own_success_takes_the_experts_place_and_a_plan_gives_way_to_it"
+        ),
     ),
     "custom": (identity("test_method", "test_gigpo_can_be_put_together_in_a_recipe"),),
     # Objectives

@@ -60,7 +60,7 @@ PROMISES: dict[str, Promise] = {
     **dict.fromkeys(("rloo", "loop", "dr_grpo", "gpg", "branch", "topr", "opmd", "rec", "nft", "vcpo"), DIFFERENCE),
     # Which of two equal returns it drops depends on their order.
     # Of groups without forks.
-    **dict.fromkeys(("arpo", "fission", "arpo_replay"), Promise()),
+    **dict.fromkeys(("arpo", "fission", "arpo_replay", "bepa"), Promise()),
     "r3l": Promise(zero="no", scale="linear"),
     "d3s": Promise(order=False),
     "opo": Promise(zero="tokens", scale="linear"),

@@ -220,7 +220,9 @@ async def test_a_refused_call_is_gone_on_with_twice_and_the_refusal_is_told() ->
         (lambda: Tree(roots=0), "roots is 0"),
         (lambda: Recovery(attempts=1), "at least 2 are needed"),
         (lambda: Recovery(diagnosis="{what}"), "cannot be filled in"),
-        (lambda: Guided(share=0.0), "share 0"),
+        (lambda: Guided(shares=(0.0, 0.5)), "shares"),
+        (lambda: Guided(shares=(0.5, 0.25)), "shares"),
+        (lambda: Guided(shares=()), "shares"),
         (lambda: Guided(words="{0}"), "cannot be filled in"),
         (lambda: RetryFromStep(question="{"), "cannot be filled in"),
     ],
@@ -248,8 +250,10 @@ class Solved(World):
         return instance
 
 
-async def guided(world: World, answer: Callable[[GenerateRequest], str]) -> list[Trajectory]:
-    strategy = Guided(reserve=2)
+HALF = Guided(reserve=2, shares=(0.5,))
+
+
+async def guided(world: World, answer: Callable[[GenerateRequest], str], strategy: Guided = HALF) -> list[Trajectory]:
     async with RolloutEngine(world, TokenPlayer(Engine(answer), Renderer()), supervision=QUICK) as play:
         members = list(await strategy.run(TASK, 5, play.group("g000000", demands=demands_of(strategy))))
     assert [t.id for t in members] == [f"g000000-{number}" for number in range(5)] and world.open == 0
@@ -265,6 +269,30 @@ async def test_only_where_all_others_fail_the_reserve_is_guided_by_half_of_the_o
     assert "begins" not in Renderer().decode(members[3].tokens_through(members[3].steps[-1]))
     fine = await guided(Solved(), lambda request: "a" if request.session.endswith("-1") else "b")
     assert [t.source for t in fine] == [Source.POLICY] * 5
+
+
+@pytest.mark.parametrize(("enough", "shown"), [(2, [2]), (3, [2, 3]), (5, [2, 3, 5]), (6, [2, 3, 5])])
+async def test_more_of_the_solution_is_shown_for_as_long_as_everyone_fails(enough: int, shown: list[int]) -> None:
+    """Six actions at 25, 50 and 75 %, rounded up: 2, 3 and 5 of them."""
+
+    def answer(request: GenerateRequest) -> str:
+        return "a" if f"this: {', '.join(['a'] * enough)}" in Renderer().decode(request.tokens) else "b"
+
+    members = await guided(Solved(), answer, Guided())
+    hints = [t.given.count("a,") + 1 for t in members if t.given]
+    assert hints == shown and [t.source for t in members[:2]] == [Source.POLICY] * 2
+    assert [bool(t.given) for t in members] == [False] * 2 + [True] * len(shown) + [False] * (3 - len(shown))
+    assert [t.success for t in members if t.given] == [False] * (len(shown) - 1) + [enough < 6]
+
+
+async def test_a_hint_in_the_prompt_is_trained_with() -> None:
+    strategy = Guided(shares=(1.0,), placed="prompt")
+    *_, helped = await guided(
+        Solved(), lambda request: "a" if "begins" in Renderer().decode(request.tokens) else "b", strategy
+    )
+    first = helped.steps[0]
+    assert helped.source is Source.POLICY and not helped.given and not len(first.seen)
+    assert "begins like this: a, a, a, a, a, a." in Renderer().decode(first.prompt)
 
 
 async def test_guidance_without_an_oracle_is_refused() -> None:

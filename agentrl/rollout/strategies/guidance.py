@@ -1,6 +1,6 @@
 """Groups that are helped only where they would teach nothing: guidance for the last members when all others fail.
 
-What the policy is told is shown while it samples and is not part of what is trained on.
+A group in which someone succeeded unaided is never helped, and no more of the solution is shown than was needed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 from agentrl.errors import ConfigError, EnvironmentFault
 from agentrl.protocols import Demands, Rollout
@@ -18,22 +20,29 @@ from agentrl.types import Action, Task, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """Guidance on all-fail groups (GHPO, BEPA): `reserve` members wait until the others are over.
+    """Guidance on all-fail groups, in stages (GHPO, arXiv 2507.10628): more is shown for as long as all fail.
 
-    Where none of those succeeded, the reserve is played with the first `share` of the oracle's actions in words,
-    rounded up; otherwise as any member. Sources put the guidance into the prompt that is trained on, or schedule the
-    share; here it is fixed and hidden, so that the policy learns to do without it. Its log-probabilities are those of
-    the guided sampler, and a ratio against them is a true importance weight.
+    A group keeps `reserve` members back for each stage. Where all before them failed, those of a stage are played with
+    the first `shares[stage]` of the oracle's actions in words, rounded up; after a stage with a success the rest is
+    played without a hint. The shares are those of the paper's code, which samples the whole group anew in each stage;
+    here the stages share one group's budget, so that a group which needs no help costs what it always does.
+
+    placed "hidden" shows the hint and trains without it, so that the policy learns to do without; log-probabilities
+    are those of the guided sampler, and a ratio against them is a true importance weight. "prompt" trains with the
+    hint in the prompt, as GHPO does.
     """
 
     reserve: int = 1
-    share: float = 0.5
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75)
+    placed: Literal["hidden", "prompt"] = "hidden"
     words: str = "A solution begins like this: {line}."
 
     def __post_init__(self) -> None:
-        if self.reserve < 1 or not 0.0 < self.share <= 1.0:
+        rising = all(low < high for low, high in pairwise((0.0, *self.shares)))
+        if self.reserve < 1 or not self.shares or not rising or self.shares[-1] > 1.0:
             raise ConfigError(
-                f"reserve is {self.reserve} and share {self.share:g}; allowed are 1 and above, and 0 to 1."
+                f"reserve is {self.reserve} and shares {list(self.shares)}; allowed are 1 and above, and rising shares "
+                "above 0 up to 1."
             )
         try:
             self.words.format(line="")
@@ -45,26 +54,34 @@ class Guided:
 
     @property
     def demands(self) -> Demands:
-        return Demands(group=self.reserve + 1)
+        return Demands(group=self.reserve * len(self.shares) + 1)
 
     async def run(self, task: Task, size: int, rollout: Rollout) -> Sequence[Trajectory]:
-        members = await play_roots(task, 0, size - self.reserve, rollout)
+        members = await play_roots(task, 0, size - self.reserve * len(self.shares), rollout)
         played = [trajectory for trajectory in members if trajectory.status.trains]
-        if played and not any(trajectory.success for trajectory in played):
-            hint = await self._hint(task, rollout)
-            places = range(len(members), size)
-            # A fork before the first step: the same beginning, and the hint beside it.
-            members += await asyncio.gather(*(rollout.fork(played[0], 0, place, given=hint) for place in places))
+        # Without an episode there is nothing to fork, and nothing that says that the task is too hard.
+        line = await self._line(task, rollout) if played and not any(t.success for t in played) else ()
+        for share in self.shares if line else ():
+            members += await self._stage(played[0], share, line, len(members), rollout)
+            if any(trajectory.success for trajectory in members[-self.reserve :]):
+                break
         return await fill(task, members, Budget(size), rollout)
 
-    async def _hint(self, task: Task, rollout: Rollout) -> str:
+    async def _stage(
+        self, beginning: Trajectory, share: float, line: Sequence[Action], first: int, rollout: Rollout
+    ) -> Sequence[Trajectory]:
+        """Members `first` and on: the same beginning as everyone's, and the hint beside it."""
+        hint = self.words.format(line=", ".join(map(in_words, line[: math.ceil(share * len(line))])))
+        told, given = (hint, "") if self.placed == "prompt" else ("", hint)
+        places = range(first, first + self.reserve)
+        return await asyncio.gather(*(rollout.fork(beginning, 0, at, told=told, given=given) for at in places))
+
+    async def _line(self, task: Task, rollout: Rollout) -> Sequence[Action]:
         try:
-            line = await rollout.winning_line(task)
+            return await rollout.winning_line(task)
         except EnvironmentFault:
             # The episodes have supervision of their own; without a line the reserve is played as it is.
-            return ""
-        shown = line[: math.ceil(self.share * len(line))]
-        return self.words.format(line=", ".join(map(in_words, shown))) if shown else ""
+            return ()
 
 
 def in_words(action: Action) -> str:

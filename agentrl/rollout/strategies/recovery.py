@@ -17,13 +17,13 @@ from agentrl.types import Task, Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Fission-GRPO: an error turn becomes a prompt of its own, from which `attempts` recoveries are sampled.
+    """An error turn becomes a prompt of its own, from which `attempts` recoveries are sampled, in the same group.
 
     Half of a group is played from the start; the steps of it that were refused (`Step.error`) are gone on from behind
-    the refusal, the last ones first, with `diagnosis` added to what the environment said (`{error}` is filled in). The
-    paper asks a model to write the diagnosis, and keeps error turns in a pool from one batch to the next; here it is a
-    template, and each group recovers from its own errors. Without errors the rest is played from the start. The method
-    `fission` compares recoveries of one error with one another. `tokens` bounds what is sampled for a group.
+    the refusal, the last ones first, with `diagnosis` added to what the environment said (`{error}` is filled in).
+    Without errors the rest is played from the start. The strategy `fission` is the paper's: a pool across batches, and
+    a model that writes the diagnosis. The method `fission` compares recoveries of one error with one another. `tokens`
+    bounds what is sampled for a group.
     """
 
     attempts: int = 2
