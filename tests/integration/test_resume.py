@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_runs import Bench, Running, final_weights, make_bench, rows, same_weights
+from live_runs import LAMPS, RECIPE, Bench, Running, final_weights, make_bench, rows, same_weights
 
 from agentrl.store.ledger import Ledger
 from agentrl.store.records import read_trajectories
@@ -192,3 +192,39 @@ def test_ctrl_c_saves_and_exits_with_130_wherever_it_comes(tmp_path, calm):
     assert same_weights(bench.run_folder, calm)
     lines = [json.loads(line) for line in (bench.run_folder / "metrics.jsonl").read_text().splitlines()]
     assert all(0 <= line["held_out_success_0"] <= 1 for line in lines if "held_out_success_0" in line)
+
+
+REFUSAL = "that lamp is on already"
+REFUSES = f'        if color in self.given:\n            raise ToolError("{REFUSAL}")\n'
+KEPT = "        self.given.append(color)\n"
+ONCE_EACH = (
+    LAMPS.replace(KEPT, REFUSES + KEPT)
+    .replace("max_steps = 2", "max_steps = 5")
+    .replace("from agentrl import Env,", "from agentrl import Env, ToolError,")
+)
+
+
+def test_a_run_with_a_pool_of_errors_killed_again_and_again_ends_bit_for_bit_as_one_left_in_peace(tmp_path):
+    """Recoveries go back to errors of earlier batches, which the kill must not lose, repeat or change."""
+    words = (
+        *EXACT,
+        "method.name=fission",
+        "rollout.strategy.name=fission",
+        "training.batches=6",
+        "rollout.max_context=192",
+    )
+    calm, bench = (make_bench(tmp_path / name, RECIPE, ONCE_EACH) for name in ("calm", "bench"))
+    dice = random.Random(7)
+    ended = calm.train(*words)
+    assert ended.code == 0, ended.err
+    kills = sum(kill_at(bench, words, point, dice) for point in (after_checkpoint, in_collect, in_update, in_collect))
+    assert kills >= 2
+    ended = bench.train(*words)
+    assert ended.code == 0, ended.err
+    check_complete(bench.run_folder, 6)
+    assert told(bench.run_folder) == told(calm.run_folder)
+    assert same_weights(bench.run_folder, calm.run_folder)
+    forks = [t for t in read_trajectories(calm.run_folder / "payloads.bin") if t.forked_from is not None]
+    assert forks and all(not step.trains for t in forks for step in t.steps[: len(t.steps) - len(t.own)])
+    assert all(t.own[0].told.startswith("That call failed: ") for t in forks if t.own)
+    assert any(REFUSAL in t.own[0].told for t in forks if t.own)

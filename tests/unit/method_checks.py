@@ -111,9 +111,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     ),
     "bepa": (
         by_hand("test_assimilation", "test_an_experts_tokens_are_imitated_and_count_in_the_baseline_by_hand"),
-        by_hand(
-            "test_assimilation", "test_the_policys_own_success_takes_the_experts_place_and_a_plan_gives_way_to_it"
-        ),
+        by_hand("test_assimilation", "test_the_policys_own_success_takes_the_experts_place_and_a_plan_gives_way_to_it"),
     ),
     "custom": (identity("test_method", "test_gigpo_can_be_put_together_in_a_recipe"),),
     # Objectives
