@@ -15,6 +15,7 @@ from typing import Any
 
 from learning.cells import RESULTS, read
 from learning.strategies import ARMS
+from learning.transformer import START
 from method_checks import CHECKS, Check
 
 from agentrl.method import Method
@@ -92,12 +93,17 @@ def _shown() -> defaultdict[str, list[str]]:
 
 
 def _learned(file: Path) -> set[str]:
-    """Methods whose success rose from the start to the end of the runs of some cell, in the mean over its seeds."""
+    """Methods whose success rose in the runs of some cell, in the mean over its seeds: on held-out tasks over that of
+    the start where it was measured, else from the first batches to the last."""
     gains: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for result in read(file):
-        curve = result.measured.get("success")
+    results = read(file)
+    starts = {(r.cell.setting, r.cell.seed): r.measured["held_out"] for r in results if r.cell.method == START}
+    for result in results:
+        cell, curve = result.cell, result.measured.get("success")
+        before = starts.get((cell.setting, cell.seed))
         if isinstance(curve, list):
-            gains[result.cell.setting, result.cell.method].append(curve[-1] - curve[0])
+            rise = curve[-1] - curve[0] if before is None else float(result.measured["held_out"]) - float(before)
+            gains[cell.setting, cell.method].append(rise)
     # A cell is named by its method and what is changed in it, or by how its groups are made.
     return {
         ARMS[cell].method if cell in ARMS else cell.split(",")[0]

@@ -50,15 +50,21 @@ def center(
     return result
 
 
-def from_length_weighted_mean(values: Doubles, group: Ids, length: Doubles) -> Doubles:
-    """`r - sum(l r) / sum(l)`: the variance-optimal baseline if gradients grow with length (OPO, Hao et al. 2025)."""
+def from_length_weighted_mean(
+    values: Doubles, group: Ids, length: Doubles, *, singleton: Singleton = "zero"
+) -> Doubles:
+    """`r - sum(l r) / sum(l)`: the variance-optimal baseline if gradients grow with length (OPO, Hao et al. 2025).
+
+    `singleton` as in `center`.
+    """
     segments = int(group.max(initial=-1)) + 1
     moments = segment_moments(values, group, segments)
     total = segment_sum(length, group, segments)
     weighted = segment_sum(values * length, group, segments) / np.where(total > 0, total, 1.0)
     # A group that sampled nothing has no weights to take a mean by.
     base = np.where(total > 0, weighted, moments.mean)
-    return np.where(moments.constant[group], 0.0, values - base[group])
+    result = np.where(moments.constant[group], 0.0, values - base[group])
+    return np.where((moments.count == 1)[group], values, result) if singleton == "raw" else result
 
 
 def relative_to_mean(values: Doubles, group: Ids) -> Doubles:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agentrl.batch import StepTable, TrainingBatch
-from agentrl.credit.baselines import Whitening, center, from_length_weighted_mean, relative_to_mean, whiten
+from agentrl.credit.baselines import Singleton, Whitening, center, from_length_weighted_mean, relative_to_mean, whiten
 from agentrl.credit.returns import outcomes, token_returns
 from agentrl.credit.segments import Doubles, segment_moments
 from agentrl.errors import TrainingError
@@ -26,9 +26,13 @@ _LARGEST_WEIGHT = 1e6
 class LengthWeightedCredit:
     """Against the group's mean weighted by sampled tokens (OPO, Hao et al. 2025)."""
 
+    singleton: Singleton = "zero"
+    'Of a group of one: no credit, or "raw", its return, as the public code has it.'
+
     def __call__(self, table: StepTable) -> Doubles:
         found = outcomes(table)
-        return from_length_weighted_mean(found.value, found.group, found.tokens)[found.of_row]
+        credit = from_length_weighted_mean(found.value, found.group, found.tokens, singleton=self.singleton)
+        return credit[found.of_row]
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,13 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("held out, greedy, %", one("greedy"), PERCENT),
         Column("steps to win", one("held_out_steps_to_win")),
     ),
+    "teachers": (
+        Column("held out, sampled, %", one("held_out"), PERCENT),
+        Column("minus grpo", one("held_out"), PERCENT, GRPO),
+        Column("minus opd", one("held_out"), PERCENT, "opd"),
+        Column("held out, greedy, %", one("greedy"), PERCENT),
+        Column("steps to win", one("held_out_steps_to_win")),
+    ),
     "strategies": (
         Column("success over the run, %", curve_mean, PERCENT),
         Column("minus independent", curve_mean, PERCENT, "independent"),

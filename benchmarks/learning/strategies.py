@@ -89,6 +89,7 @@ ARMS: dict[str, Arm] = {
     "retry from a random step, r3l": Arm(RetryFromStep(), RETRIED, "r3l"),
     "retry from a random step, grpo": Arm(RetryFromStep(), RETRIED),
     "guided where all fail": Arm(Guided(shares=(0.5,))),
+    "guided in stages": Arm(Guided()),
 }
 FEW = ("independent", *(name for name in ARMS if "branching" in name))
 SPARSE = ("independent", *(name for name in ARMS if name not in FEW))
@@ -171,6 +172,7 @@ class TableSampler:
     """An engine: the row of the last place, with all six tools as the alternatives; a hint for the place is heeded."""
 
     max_context = 4096
+    version = 0
 
     def __init__(self, table: Table) -> None:
         self._chances = table.chances()

@@ -74,8 +74,10 @@ def flat_table(rewards: list[list[float]]) -> StepTable:
 
 
 def test_opo_reproduces_the_reference() -> None:
-    got = LengthWeightedCredit()(golden_table())
-    np.testing.assert_allclose(got, [1 / 3, -2 / 3, -2 / 3, 1 / 3, 0, 0, 0], atol=1e-12)
+    got = LengthWeightedCredit(singleton="raw")(golden_table())
+    np.testing.assert_allclose(got, [0.333333, -0.666667, -0.666667, 0.333333, 0, 0, 0.7], atol=1e-6)
+    # A return without a baseline is a bias, so that a group of one has no credit unless it is asked for.
+    assert LengthWeightedCredit()(golden_table()).tolist() == [*got[:6].tolist(), 0.0]
 
 
 def test_reinforce_plus_plus_reproduces_the_reference() -> None:
