@@ -48,7 +48,6 @@ class Environment(Protocol):
 
     def tools(self) -> Sequence[ToolSpec]:
         """What the model may call in this episode; read after `reset`."""
-        ...
 
     async def reset(self, task: Task) -> Observation: ...
 
@@ -56,7 +55,6 @@ class Environment(Protocol):
 
     async def close(self) -> None:
         """Give back everything. May be called twice, and without a reset."""
-        ...
 
 
 @runtime_checkable
@@ -74,7 +72,6 @@ class HasOracle(Protocol):
 
     def oracle(self, task: Task) -> Iterable[Action]:
         """The actions that win `task`, in order; lazily, so that they may depend on the world's state so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +115,6 @@ class Engine(Protocol):
     @property
     def version(self) -> int:
         """Policy version of the weights in use."""
-        ...
 
     async def start(self) -> None: ...
 
@@ -126,17 +122,14 @@ class Engine(Protocol):
 
     async def score(self, tokens: TokenIds) -> Floats:
         """Log-probability (nats, temperature 1) of each token given those before it; entry 0 is 0."""
-        ...
 
     async def pause(self) -> None:
         """Hold new sampling; requests in flight survive."""
-        ...
 
     async def resume(self) -> None: ...
 
     async def forget(self, session: str) -> None:
         """The episode ended: drop what was kept for it."""
-        ...
 
     async def health(self) -> EngineHealth: ...
 
@@ -144,7 +137,6 @@ class Engine(Protocol):
 
     def publisher(self, learner: LearnerSide) -> WeightPublisher:
         """How the learner's weights come here. Raises `TrainingError` where the engine cannot be trained."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +164,6 @@ class ChatEngine(Protocol):
 
     async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams) -> ChatReply:
         """One answer; a malformed call is `Action.error`. Raises `InfrastructureFault` where the server fails."""
-        ...
 
 
 class WeightPublisher(Protocol):
@@ -180,7 +171,6 @@ class WeightPublisher(Protocol):
 
     async def publish(self, version: int, tensors: Mapping[str, torch.Tensor]) -> None:
         """After it returns, every new token is sampled from `tensors`. Raises `InfrastructureFault` if not verified."""
-        ...
 
 
 class Renderer(Protocol):
@@ -191,25 +181,21 @@ class Renderer(Protocol):
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> TokenIds:
         """A whole prompt, ready for the assistant's answer. Raises `RenderingError`."""
-        ...
 
     def extend(self, context: TokenIds, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> TokenIds | None:
         """The ids that follow `context` (everything sent and sampled so far) when `messages` are added.
 
         None where the template would rewrite what was sampled: the caller renders anew, which is a fork.
         """
-        ...
 
     def parse(self, tokens: TokenIds, tools: Sequence[ToolSpec]) -> Action:
         """The action that sampled tokens stand for; what cannot be parsed becomes `Action.error`, never repaired."""
-        ...
 
     def action_tokens(self, action: Action, tools: Sequence[ToolSpec] = ()) -> TokenIds:
         """The ids with which the policy would express `action`, stop token included (warm starts, oracles).
 
         Forms that write values by position need `tools` to know their order.
         """
-        ...
 
     def decode(self, tokens: TokenIds) -> str: ...
 
@@ -219,7 +205,6 @@ class ContextPolicy(Protocol):
 
     def rewrite(self, steps: Sequence[Step], observation: Observation) -> tuple[Message, ...] | None:
         """None to append `observation` to the tokens so far; otherwise all messages of a fresh prompt."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,7 @@ class _Recording:
     """Gives the recorded tokens where an engine would sample."""
 
     max_context = 1 << 30
+    version = 0
 
     def __init__(self, step: Step) -> None:
         self._step = step
