@@ -162,8 +162,17 @@ class ChatEngine(Protocol):
     max_context: int
     "Prompt and answer together, in tokens."
 
-    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams) -> ChatReply:
-        """One answer; a malformed call is `Action.error`. Raises `InfrastructureFault` where the server fails."""
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        sampling: SamplingParams,
+        response_format: Mapping[str, JSON] | None = None,
+    ) -> ChatReply:
+        """One answer; a malformed call is `Action.error`. Raises `InfrastructureFault` where the server fails.
+
+        `response_format` is what the server itself keeps the answer to, as it is sent to an OpenAI-compatible API.
+        """
 
 
 class WeightPublisher(Protocol):

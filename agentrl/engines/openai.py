@@ -71,16 +71,24 @@ class OpenAIEngine:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = HttpClient(base_url, headers, timeout, retry_statuses=PASSING)
 
-    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams) -> ChatReply:
-        """One answer. Raises `InfrastructureFault` where the server fails for good or answers nonsense."""
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        sampling: SamplingParams,
+        response_format: Mapping[str, JSON] | None = None,
+    ) -> ChatReply:
+        """One answer, in `response_format` where one is given for it. Raises `InfrastructureFault` where the server
+        fails for good or answers nonsense."""
         body: dict[str, JSON] = {
             "model": self.model,
             "messages": chat_messages(messages),
             "temperature": sampling.temperature,
             self._token_limit: sampling.max_tokens,
         }
-        if self._response_format is not None:
-            body["response_format"] = dict(self._response_format)
+        form = self._response_format if response_format is None else response_format
+        if form is not None:
+            body["response_format"] = dict(form)
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if tools:

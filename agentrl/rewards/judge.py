@@ -23,6 +23,8 @@ from agentrl.rewards.verdicts import Verdict, Verdicts, content_key
 from agentrl.types import JSON, Finish, Message, SamplingParams, Step, Trajectory
 
 EXCERPT = 300
+Replies = Literal["text", "json_schema"]
+"json_schema asks the server to let no other reply pass (OpenAI, vLLM); small models need it."
 COUNTED = ("asked", "known", "silent", "unreadable", "prompt_tokens", "completion_tokens")
 "Questions to the server, verdicts that were on the disk, questions without a reply and with one that made no sense."
 ASKED_AGAIN = 0.7
@@ -83,6 +85,7 @@ class Judge:
         *,
         sampling: SamplingParams,
         bill: Bill,
+        replies: Replies = "text",
     ) -> None:
         self._engine = engine
         self._model = model
@@ -90,6 +93,7 @@ class Judge:
         self._verdicts = verdicts
         self._sampling = sampling
         self._bill = bill
+        self._replies = replies
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unreadable: dict[str, int] = {}
         self._counts = dict.fromkeys(COUNTED, 0)
@@ -134,7 +138,7 @@ class Judge:
         sampling = SamplingParams(self._sampling.max_tokens, temperature, seed=tries)
         self._counts["asked"] += 1
         try:
-            reply = await self._engine.chat(messages, (), sampling)
+            reply = await self._engine.chat(messages, (), sampling, self._form(expected))
         except BaseException:
             self._counts["silent"] += 1
             raise
@@ -153,6 +157,13 @@ class Judge:
         return Verdict(self._model, scores, reply.action.text, usage.prompt_tokens, usage.completion_tokens)
 
 
+    def _form(self, expected: int) -> dict[str, JSON] | None:
+        if self._replies == "text":
+            return None
+        schema = reply_schema(self._question, expected)
+        return {"type": "json_schema", "json_schema": {"name": "grade", "schema": schema}}
+
+
 def prompt_of(trajectory: Trajectory, question: Question) -> list[Message]:
     """The two messages of a question. The record is JSON, so that nothing in it can pass for what is around it."""
     wanted = _PER_STEP if question.per == "step" else _PER_EPISODE
@@ -169,12 +180,13 @@ def prompt_of(trajectory: Trajectory, question: Question) -> list[Message]:
     return [Message("system", asked), Message("user", msgspec.json.encode(record).decode())]
 
 
-def reply_schema(question: Question) -> dict[str, JSON]:
-    """What a reply has to be, as JSON schema; how many steps there are it leaves open."""
+def reply_schema(question: Question, expected: int) -> dict[str, JSON]:
+    """What a reply has to be, as JSON schema: as many scores as are expected."""
     score = {"type": "number", "minimum": question.low, "maximum": question.high}
     scores: dict[str, JSON] = {"score": score}
     if question.per == "step":
-        scores = {"scores": {"type": "array", "items": score}}
+        # A small model that may end the list where it likes ends it anywhere.
+        scores = {"scores": {"type": "array", "items": score, "minItems": expected, "maxItems": expected}}
     return {
         "type": "object",
         "properties": {"reason": {"type": "string", "maxLength": EXCERPT}, **scores},

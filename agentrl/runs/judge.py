@@ -11,9 +11,9 @@ from typing import Literal
 
 from agentrl.engines.openai import OpenAIEngine
 from agentrl.rewards.bill import Bill, Prices
-from agentrl.rewards.judge import Judge, Question, reply_schema
+from agentrl.rewards.judge import Judge, Question, Replies
 from agentrl.rewards.verdicts import Verdicts, content_key
-from agentrl.types import JSON, SamplingParams
+from agentrl.types import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,7 @@ class Server:
     max_tokens: int = 1024
     "Of a reply, its thoughts included."
     temperature: float = 0.0
-    replies: Literal["text", "json_schema"] = "text"
-    "json_schema asks the server to let no other reply pass (OpenAI, vLLM); small models need it."
+    replies: Replies = "text"
 
 
 def open_judge(
@@ -49,7 +48,6 @@ def open_judge(
         api_key_env=server.api_key_env,
         timeout=server.timeout,
         token_limit=server.token_limit,
-        response_format=_schema(question) if server.replies == "json_schema" else None,
     )
     return Judge(
         engine,
@@ -58,8 +56,5 @@ def open_judge(
         Verdicts(cache or folder / "verdicts"),
         sampling=SamplingParams(server.max_tokens, server.temperature),
         bill=Bill(folder / "bills" / content_key([asdict(server), asdict(question)])[:16], prices or Prices()),
+        replies=server.replies,
     )
-
-
-def _schema(question: Question) -> dict[str, JSON]:
-    return {"type": "json_schema", "json_schema": {"name": "grade", "schema": reply_schema(question)}}

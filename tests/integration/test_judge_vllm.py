@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 START_SECONDS = 400.0
-TRIES = 3
+TRIES, LONGEST = 3, 256
 RUBRIC = "1: the call brings the agent nearer to what the task asks for. 0: it does not, or it repeats an earlier call."
 EPISODE = Question(f"Did the agent do what it was asked? {RUBRIC}", per="episode")
 STEPS = Question(RUBRIC, per="step")
@@ -129,7 +129,7 @@ async def graded(judge: object, trajectory: Trajectory) -> Graded:
 async def test_a_small_model_gives_verdicts_or_faults_that_say_why_and_a_known_verdict_costs_nothing(
     url: str, tmp_path: Path, question: Question
 ) -> None:
-    server = Server(url, "judge", timeout=300.0, max_tokens=160, replies="json_schema")
+    server = Server(url, "judge", timeout=300.0, max_tokens=LONGEST, replies="json_schema")
     judge = open_judge(server, question, tmp_path, prices=PRICES)
     found = {t.id: await graded(judge, t) for t in (GOOD, BAD)}
     told = judge.take_metrics()
@@ -138,15 +138,14 @@ async def test_a_small_model_gives_verdicts_or_faults_that_say_why_and_a_known_v
     verdicts = {name: each for name, each in found.items() if each.scores is not None}
     assert told["asked"] == asked and told["silent"] == 0 and told["known"] == 0
     assert told["unreadable"] == asked - len(verdicts)
-    assert told["prompt_tokens"] > 200 * asked and 0 < told["completion_tokens"] <= 160 * asked
+    assert told["prompt_tokens"] > 200 * asked and 0 < told["completion_tokens"] <= LONGEST * asked
     assert told["cost"] == pytest.approx((told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6)
     for each in found.values():
         assert len(each.faults) == each.tries - (each.scores is not None)
         assert all("the judge" in fault for fault in each.faults)
     for each in verdicts.values():
         assert each.scores is not None and len(each.scores) == 2 and all(0.0 <= score <= 1.0 for score in each.scores)
-    if question.per == "episode":
-        assert len(verdicts) == 2, "one number in a form that the server keeps to can be read"
+    assert len(verdicts) == 2, "a form that the server keeps to can be read, with a step or two more to try"
     # The same questions once more, in another life of the run.
     await judge.close()
     again = open_judge(server, question, tmp_path, prices=PRICES)

@@ -39,7 +39,13 @@ class Chat:
         self.running = self.peak = 0
         self._answer, self._latency, self._finish = answer, latency, finish
 
-    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec], sampling: SamplingParams) -> ChatReply:
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        sampling: SamplingParams,
+        response_format: object = None,
+    ) -> ChatReply:
         self.asked.append(tuple(messages))
         self.samplings.append(sampling)
         self.tools = tools
