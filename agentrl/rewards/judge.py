@@ -156,7 +156,6 @@ class Judge:
         usage = reply.usage
         return Verdict(self._model, scores, reply.action.text, usage.prompt_tokens, usage.completion_tokens)
 
-
     def _form(self, expected: int) -> dict[str, JSON] | None:
         if self._replies == "text":
             return None

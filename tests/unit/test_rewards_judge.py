@@ -187,6 +187,6 @@ async def test_a_server_that_can_is_asked_for_nothing_but_a_grade(tmp_path: Path
     schema = asked["json_schema"]["schema"]
     assert asked["type"] == "json_schema" and schema["required"] == sorted(json.loads(reply))
     if question.per == "step":
-        assert schema["properties"]["scores"]["minItems"] == schema["properties"]["scores"]["maxItems"] == 2
+        assert schema["properties"]["scores"]["minItems"] == schema["properties"]["scores"]["maxItems"] == 1
     score = schema["properties"].get("score") or schema["properties"]["scores"]["items"]
     assert (score["minimum"], score["maximum"]) == (question.low, question.high)
