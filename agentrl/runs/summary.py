@@ -103,7 +103,7 @@ def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> d
     found = {
         "trajectories": float(len(trajectories)),
         "steps_per_episode": float(np.mean(steps)),
-        "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps()) / max(len(groups), 1),
+        "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps() if s.trains) / max(len(groups), 1),
         "forks": float(sum(t.forks for t in trajectories)),
     }
     taught = [step.source in (Source.TEACHER, Source.EXPERT) for t in trajectories for step in t.steps]

@@ -21,7 +21,8 @@ class Lens:
     """Of one trajectory. Where several batches held it, the newest one that trained on it is shown."""
 
     def __init__(self, trajectory: Trajectory, taught: Sequence[Trained]) -> None:
-        lengths = [len(step.tokens) for step in trajectory.steps]
+        # What an earlier group sampled is context here: no batch of this trajectory has a column for it.
+        lengths = [len(step.tokens) if step.trains else 0 for step in trajectory.steps]
         self._starts = np.concatenate(([0], np.cumsum(lengths))).astype(int)
         fitting = [one for one in taught if len(one.advantage) == self._starts[-1]]
         used = [one for one in fitting if one.coefficient.any()]
@@ -31,7 +32,7 @@ class Lens:
         """Of the step at `place`."""
         texts = pieces.each(step.tokens)
         known = zip(texts, step.tokens.tolist(), step.logprobs.tolist(), step.versions.tolist(), strict=True)
-        if self._taught is None:
+        if self._taught is None or not step.trains:
             return [Token(*one) for one in known]
         part = slice(self._starts[place], self._starts[place + 1])
         taught = self._taught

@@ -12,12 +12,12 @@ import pytest
 from builders import make_trajectory
 from fakes_rollout import Diary, Engine, Renderer, SetSampler, World, numbers
 
-from agentrl.batch import build_batch
+from agentrl.batch import Taught, build_batch
 from agentrl.errors import ConfigError, InfrastructureFault, StoreError
 from agentrl.methods.forks import fission
 from agentrl.plugins import load_host
 from agentrl.protocols import GenerateRequest, TaskSampler
-from agentrl.rollout.accounting import BatchShape
+from agentrl.rollout.accounting import BatchShape, CollectorStatistics
 from agentrl.rollout.collector import Collector
 from agentrl.rollout.engine import RolloutEngine
 from agentrl.rollout.forking import demands_of, orphaned
@@ -27,9 +27,11 @@ from agentrl.rollout.strategies.fission import Fission
 from agentrl.rollout.strategies.pool import Mistake, PoolingSampler, last_error, read_order
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.recoveries import ServerWriter, Simulator
+from agentrl.runs.summary import shape_metrics, trained_columns
 from agentrl.store.records import decode, encode
 from agentrl.store.rows import row_of
 from agentrl.types import JSON, Group, Message, Source, Task, Trajectory
+from agentrl.view.lens import Lens
 
 QUICK = Supervision(backoff=0.001, failure_window=1000)
 LIMITS = EpisodeLimits(max_policy_errors=5, max_steps=6)
@@ -161,6 +163,19 @@ async def test_a_recovery_goes_on_from_the_error_and_only_its_own_tokens_are_tra
     assert returns.std() > 0
     for values, value in zip(per_trajectory, expected, strict=True):
         np.testing.assert_allclose(values, value, rtol=1e-5)
+
+
+async def test_what_a_token_was_trained_with_stands_beside_its_own_step() -> None:
+    mistake, parent = await a_mistake()
+    members = await played(Fission(), mistake.order(), recall={parent.id: parent}.__getitem__)
+    batch = fission().batch([Group("g000000", mistake.order(), tuple(members))])
+    told = Taught(batch.advantage, batch.scale, np.zeros_like(batch.advantage))
+    for trajectory, trained in zip(members, trained_columns(batch, told, 0), strict=True):
+        found = Lens(trajectory, [trained]).step_advantages()
+        assert found[: mistake.at] == [None] * mistake.at
+        assert found[mistake.at :] == pytest.approx([float(trained.advantage[0])] * len(trajectory.own))
+    told_of = shape_metrics(batch.groups, CollectorStatistics())
+    assert told_of["sampled_tokens_per_group"] == len(batch.columns)
 
 
 async def test_a_recovery_survives_the_store_and_a_resumed_group_is_the_same() -> None:
