@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentrl.credit.baselines import Scale, Whitening
+from agentrl.credit.baselines import Scale, Singleton, Whitening
 from agentrl.credit.outcome import (
     BetaNormalisedCredit,
     LengthWeightedCredit,
@@ -90,9 +90,12 @@ def reinforce_plus_plus_baseline(*, whitening: Whitening = "whiten", objective: 
     return _mean_over_tokens("reinforce_plus_plus_baseline", rule, objective, "arXiv:2501.03262")
 
 
-def opo(*, objective: Clipped = CLIPPED) -> Method:
-    """The optimal baseline of on-policy training: the mean weighted by length (Hao et al. 2025)."""
-    return _mean_over_tokens("opo", LengthWeightedCredit(), objective, "arXiv:2505.23585")
+def opo(*, singleton: Singleton = "zero", objective: Clipped = CLIPPED) -> Method:
+    """The optimal baseline of on-policy training: the mean weighted by length (Hao et al. 2025).
+
+    `singleton` is the credit of a group of one: none, or "raw", its return, as the public code has it.
+    """
+    return _mean_over_tokens("opo", LengthWeightedCredit(singleton), objective, "arXiv:2505.23585")
 
 
 def maxrl(*, objective: Clipped = CLIPPED) -> Method:

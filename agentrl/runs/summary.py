@@ -100,10 +100,11 @@ def shape_metrics(groups: Sequence[Group], statistics: CollectorStatistics) -> d
     trajectories = [trajectory for group in groups for trajectory in group.trajectories]
     steps = [len(t.steps) for t in trajectories]
     won = [len(t.steps) for t in trajectories if t.success]
+    sampled = sum(len(step.tokens) for group in groups for step in group.steps() if step.trains)
     found = {
         "trajectories": float(len(trajectories)),
         "steps_per_episode": float(np.mean(steps)),
-        "sampled_tokens_per_group": sum(len(s.tokens) for g in groups for s in g.steps() if s.trains) / max(len(groups), 1),
+        "sampled_tokens_per_group": sampled / max(len(groups), 1),
         "forks": float(sum(t.forks for t in trajectories)),
     }
     taught = [step.source in (Source.TEACHER, Source.EXPERT) for t in trajectories for step in t.steps]
