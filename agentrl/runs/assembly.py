@@ -16,7 +16,7 @@ from agentrl.hooks import RunInfo
 from agentrl.method import Method
 from agentrl.models import load_model, resolve
 from agentrl.plugins import Host
-from agentrl.protocols import DrawsTasks, Engine, LearnerSide, WeightPublisher
+from agentrl.protocols import DrawsTasks, Engine, LearnerSide, RolloutStrategy, TaskSampler, WeightPublisher
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.accounting import BatchShape
 from agentrl.rollout.advice import AdvisedPlayer
@@ -70,14 +70,8 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     blueprint.held_out()
     async with AsyncExitStack() as stack:
         stack.callback(WORKERS.close)
-        given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
-        # It may refuse the tasks: a recipe that is refused claims no folder.
-        sampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
-        strategy = blueprint.strategy()
-        if isinstance(strategy, DrawsTasks):
-            sampler = strategy.around(sampler)
-        if hasattr(strategy, "close"):
-            stack.push_async_callback(strategy.close)
+        # The tasks may be refused: a recipe that is refused claims no folder.
+        strategy, sampler = _tasks(blueprint, stack)
         ledger = stack.enter_context(Ledger(folder.path))
         folder.claim(config)
         heart = await stack.enter_async_context(Heart(folder.path, config.training.batches))
@@ -138,6 +132,17 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         stack.callback(run.close)
         host.events.agentrl_run_started(run=RunInfo(config.name, folder.path, config.model_dump(mode="json"), version))
         yield LiveRun(run, measure, rewards, resumed=head is not None or bool(state.groups))
+
+
+def _tasks(blueprint: Blueprint, stack: AsyncExitStack) -> tuple[RolloutStrategy, TaskSampler]:
+    """The strategy, closed by the stack, and the sampler, with the strategy's own groups between its tasks."""
+    config = blueprint.config
+    given = {"tasks": lambda: blueprint.environment().tasks("train"), "seed": config.seed}
+    sampler: TaskSampler = blueprint.part("samplers", config.rollout.sampler, "[rollout] sampler", given)
+    strategy = blueprint.strategy()
+    if hasattr(strategy, "close"):
+        stack.push_async_callback(strategy.close)
+    return strategy, strategy.around(sampler) if isinstance(strategy, DrawsTasks) else sampler
 
 
 def speaks_only(blueprint: Blueprint) -> bool:

@@ -167,8 +167,8 @@ async def test_a_recovery_goes_on_from_the_error_and_only_its_own_tokens_are_tra
 
 async def test_what_a_token_was_trained_with_stands_beside_its_own_step() -> None:
     mistake, parent = await a_mistake()
-    members = await played(Fission(), mistake.order(), recall={parent.id: parent}.__getitem__)
-    batch = fission().batch([Group("g000000", mistake.order(), tuple(members))])
+    members = await played(Fission(), mistake.order(), name="g000009", recall={parent.id: parent}.__getitem__)
+    batch = fission().batch([Group("g000009", mistake.order(), tuple(members))])
     told = Taught(batch.advantage, batch.scale, np.zeros_like(batch.advantage))
     for trajectory, trained in zip(members, trained_columns(batch, told, 0), strict=True):
         found = Lens(trajectory, [trained]).step_advantages()
