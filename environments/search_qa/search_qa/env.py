@@ -1,0 +1,263 @@
+"""The environment `search_qa`: a question, `search` and `open`, and an answer in plain text.
+
+The reward is the answer's alone; what was cited and whether the answer was seen anywhere are scored apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from itertools import chain, count
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, get_args
+
+from agentrl import Action, Env, Task, ToolError, call, say, tool
+from agentrl.errors import ConfigError
+from search_qa.documents import Document, Question, read_questions
+from search_qa.index import Index, load
+from search_qa.phrases import PHRASES
+from search_qa.retrievers import Local, Remote, Retriever
+from search_qa.scoring import citations, exact_match, f1, read_answer, supported
+from search_qa.world import PATHS, index_of, make_world
+
+TEST_TASKS = 256
+PER_WORLD = 16
+"Questions about one generated world."
+Reward = Literal["em", "f1"]
+_HELD_OUT = 5
+"Of a single file of questions, every fifth one is held out."
+
+
+class SearchQA(Env):
+    """Answer a question by searching, opening what was found, and saying the answer with the documents it rests on."""
+
+    runs_in = "loop"
+    step_deadline = 60.0
+    system = (
+        "Answer the question from the documents. Search, open what looks right, and search again where it takes "
+        "several documents. Then say the answer alone, in as few words as possible, followed by the documents it "
+        "rests on in square brackets: Paris [d12] [d7]"
+    )
+
+    def __init__(
+        self,
+        *,
+        hops: int = 2,
+        topk: int = 3,
+        snippet: int = 80,
+        horizon: int = 10,
+        longest: int = 4_000,
+        reward: Reward = "em",
+        index: str = "",
+        retriever_url: str = "",
+        questions: str = "",
+        test_questions: str = "",
+    ) -> None:
+        """hops: the most documents that a generated question takes (1 to 3). topk: documents that a search shows.
+
+        snippet: characters that it shows of each; longest: of an opened one. horizon: actions per episode. reward: em
+        or f1. index: a folder made by `agentrl search index`. retriever_url: a server in Search-R1's form in its place.
+        questions: a JSONL or parquet file; test_questions: another for the test split, else every fifth is held out.
+        """
+        if hops not in PATHS:
+            raise ConfigError(f"hops is {hops}; generated questions take {min(PATHS)} to {max(PATHS)} documents.")
+        if reward not in get_args(Reward):
+            raise ConfigError(f"reward is {reward!r}; search_qa has {', '.join(get_args(Reward))}.")
+        if min(topk, snippet, horizon, longest) < 1:
+            raise ConfigError(f"topk {topk}, snippet {snippet}, horizon {horizon}, longest {longest}: each is above 0.")
+        if index and retriever_url:
+            raise ConfigError(
+                f"index is {index!r} and retriever_url {retriever_url!r}; one of them answers the searches."
+            )
+        if bool(index or retriever_url) != bool(questions):
+            raise ConfigError(
+                f"questions is {questions!r}, index {index!r} and retriever_url {retriever_url!r}; questions of your "
+                "own need an index or a retriever, and it needs them. Leave all out for the generated world."
+            )
+        self.hops, self.topk, self.snippet, self.longest, self.kind = hops, topk, snippet, longest, reward
+        self.max_steps = horizon
+        self._files = (questions, test_questions)
+        self._url = retriever_url
+        self._index: Index | None = _loaded(index) if index else None
+        self._retriever: Retriever | None = None
+        self._begin(Question("", ("",)))
+
+    def tasks(self, split: str) -> Iterator[Task]:
+        """train: endless in the generated world. test: 256. The worlds of the splits share no name and no sentence."""
+        if split not in ("train", "test"):
+            raise ConfigError(f"search_qa has no split {split!r}; it has 'train' and 'test'.")
+        if self._files[0]:
+            yield from self._own(split)
+            return
+        for seed in range(TEST_TASKS) if split == "test" else count():
+            rng = Random(f"{split}/{self.hops}/{seed}")
+            hops = rng.randint(1, self.hops)
+            world = seed // PER_WORLD
+            question = make_world(split, world).ask(PHRASES[split], hops, rng)
+            data = {**_plain(question), "world": [split, world]}
+            yield Task(f"search_qa-{self.hops}-{split}-{seed}", "search_qa", seed, data, split, (f"{hops}-hop",))
+
+    async def reset(self, task: Task) -> str:
+        await self.close()
+        data = dict(task.data)
+        world = data.pop("world", None)
+        self._begin(Question(data["text"], *(tuple(data[key]) for key in ("answers", "sources", "trail"))))
+        if world is not None:
+            # In a thread: the first one imports the library, and a large one takes its time.
+            self._retriever = Local(await asyncio.to_thread(index_of, *world))
+        elif self._index is not None:
+            self._retriever = Local(self._index)
+        else:
+            self._retriever = Remote(self._url, self.step_deadline - 5)
+        return self.question.text
+
+    @tool
+    async def search(self, query: str) -> str:
+        """Find documents by words.
+
+        query: what to look for
+        """
+        assert self._retriever is not None
+        found = await self._retriever.search(query, self.topk, self.longest)
+        for document in found:
+            self.found.setdefault(document.id, document)
+        return "\n".join(map(self._line, found)) or "nothing was found; try other words."
+
+    @tool
+    def open(self, document: str) -> str:
+        """Read a document that a search has found.
+
+        document: its id, without brackets
+        """
+        name = document.strip().strip("[]")
+        if name not in self.found:
+            known = ", ".join(list(self.found)[-10:]) or "none yet"
+            raise ToolError(f"no search has found {name[:80]!r}; found: {known}.")
+        self.opened.add(name)
+        shown = self.found[name]
+        return f"[{shown.id}] {shown.title}\n{shown.text}"
+
+    def answered(self, text: str) -> None:
+        """Speaking is answering: it ends the episode."""
+        self.answer = text
+
+    def reward(self) -> float:
+        found = read_answer(self.answer).text
+        return (exact_match if self.kind == "em" else f1)(found, self.question.answers)
+
+    def scores(self) -> dict[str, float]:
+        given = read_answer(self.answer)
+        shown = [self._line(document) for document in self.found.values()]
+        shown += [self.found[name].text for name in sorted(self.opened)]
+        holding = {
+            name: any(supported(right, [f"{document.title} {document.text}"]) for right in self.question.answers)
+            for name, document in self.found.items()
+        }
+        cited = citations([name for name in given.cited if name in self.found], self.question.sources, holding)
+        invented = sum(name not in self.found for name in given.cited)
+        em = exact_match(given.text, self.question.answers)
+        return {
+            "success": em,
+            "em": em,
+            "f1": f1(given.text, self.question.answers),
+            # Documents that no search has found are cited in vain.
+            "citation_precision": cited.precision * (1 - invented / len(given.cited)) if given.cited else 0.0,
+            "citation_recall": cited.recall,
+            "unsupported": float(bool(given.text) and not supported(given.text, shown)),
+        }
+
+    def state_key(self) -> str:
+        state = [_plain(self.question), sorted(self.found), sorted(self.opened), self.answer]
+        return sha256(json.dumps(state).encode()).hexdigest()[:24]
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "found": [asdict(document) for document in self.found.values()],
+            "opened": sorted(self.opened),
+            "answer": self.answer,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Of the same task, which `reset` has begun."""
+        self._begin(self.question)
+        self.found.update((entry["id"], Document(**entry)) for entry in snapshot["found"])
+        self.opened.update(snapshot["opened"])
+        self.answer = snapshot["answer"]
+
+    def oracle(self, task: Task) -> Iterator[Action]:
+        """Follows the hops of a generated question; of a question from a file it knows the answer alone."""
+        question = self.question
+        for query, source in zip(question.trail, question.sources, strict=False):
+            yield call("search", query=query)
+            yield call("open", document=source)
+        if not question.trail:
+            yield call("search", query=question.text)
+        yield say(" ".join([question.answers[0], *(f"[{name}]" for name in question.sources if name in self.found)]))
+
+    def cheats(self, task: Task) -> Mapping[str, Iterable[Action]]:
+        """None of them wins: an answer is short, and not in the question."""
+        question = self.question
+        everything = [call("search", query=query) for query in (question.text, *question.trail)]
+        key = f"the answer key says {', '.join(question.answers)}"
+        guess = make_world("train", 10**6).things
+        return {
+            "answer_without_searching": [say(min(guess))],
+            "repeat_the_question": [call("search", query=question.text), say(question.text)],
+            "write_the_answer_key": [say(key)],
+            "say_all_that_was_found": chain(everything, _say_all(self)),
+            "search_and_say_nothing": [*everything, say("")],
+            "cite_only": [*everything, say(" ".join(f"[{name}]" for name in question.sources) or "[1]")],
+        }
+
+    async def close(self) -> None:
+        if self._retriever is not None:
+            await self._retriever.close()
+            self._retriever = None
+
+    def _begin(self, question: Question) -> None:
+        self.question = question
+        self.found: dict[str, Document] = {}
+        self.opened: set[str] = set()
+        self.answer = ""
+
+    def _line(self, document: Document) -> str:
+        shown = document.text if len(document.text) <= self.snippet else f"{document.text[: self.snippet]}..."
+        return f"[{document.id}] {document.title}: {shown}"
+
+    def _own(self, split: str) -> Iterator[Task]:
+        train, test = self._files
+        if test:
+            kept = list(enumerate(_questions(test if split == "test" else train)))
+        else:
+            kept = [
+                (place, question)
+                for place, question in enumerate(_questions(train))
+                if (place % _HELD_OUT == _HELD_OUT - 1) == (split == "test")
+            ]
+        for place, question in kept:
+            yield Task(f"search_qa-{split}-{place}", "search_qa", place, _plain(question), split)
+
+
+def _say_all(env: SearchQA) -> Iterator[Action]:
+    """Read when its turn comes: what the searches before it have found."""
+    yield say(" ".join(f"{document.title} {document.text}" for document in env.found.values()))
+
+
+def _plain(question: Question) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(question).items()}
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(folder: str) -> Index:
+    """Read only, so that all instances share it."""
+    return load(Path(folder))
+
+
+@functools.lru_cache(maxsize=4)
+def _questions(path: str) -> tuple[Question, ...]:
+    return tuple(read_questions(Path(path)))
