@@ -23,11 +23,14 @@ ASKED: Mapping[str, re.Pattern[str]] = {
         "order": r"order (number|id|no)|which order|what order|number of (the|your) order",
         "reason": r"\bwhy\b|\breason\b",
         "item": r"(which|what) (items?|products?|one|part|article)",
-        "options": r"colou?r|\bsize|(which|what) (variant|version|option|kind|shade|finish|width|edge)|instead|prefer",
-        "payment": r"payment|(which|what|your) (card|method)|gift card|refund(ed)? to|how .*\bpay\b",
+        "options": r"colou?r|\bsize|(which|what) (variant|version|option|kind|shade|finish|width|edge)|instead|prefer"
+        r"|(exchange|swap)[^.?]* for\b|replace[^.?]* with\b",
+        "payment": r"payment|(which|what|your) (card|method)|gift card|refund(ed)? to|how .*\bpay\b"
+        r"|(how|where) [^.?]*(refund|money)",
         "address": r"(new|which|what|full|correct|delivery) address|street|where .*(send|sent|deliver|go)",
     }.items()
 }
+_ASKS = re.compile(r"\?|\b(please|kindly|tell me|let me know|provide|give me|share|i need|we need)\b", re.IGNORECASE)
 _UNAVAILABLE = re.compile(
     r"out of stock|not in stock|no stock|sold out|unavailable|not available|no longer (have|available)|none left",
     re.IGNORECASE,
@@ -98,7 +101,7 @@ class ScriptedCustomer:
     def _facts(self, talk: Talk, goal: Goal, text: str, *, fresh_only: bool) -> list[str]:
         """What the customer is asked for. With `fresh_only`, only what was not told before."""
         known = {**self._scenario.caller, **goal.facts}
-        asked = [name for name, pattern in ASKED.items() if pattern.search(text)] if "?" in text else []
+        asked = [name for name, pattern in ASKED.items() if pattern.search(text)] if _ASKS.search(text) else []
         answers = []
         for name in asked:
             mark = name if name in self._scenario.caller else f"{talk.goal}.{name}"

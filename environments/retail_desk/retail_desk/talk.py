@@ -25,6 +25,9 @@ _PROPOSAL = re.compile(
     r"|\b(is|are) (that|this|it|you) (ok|okay|right|correct|fine|all right|sure)\b|\b(yes or no|all right|okay|ok)\b",
     re.IGNORECASE,
 )
+_ASKS = re.compile(
+    r"\?|\bplease (confirm|agree)|\b(reply|say|answer|respond|write)( with)? ['\"]?yes\b|\blet me know\b", re.IGNORECASE
+)
 _YES = re.compile(
     r"\b(yes|yeah|sure|agreed|okay|ok|fine|go ahead|please do|do (so|it|that)|correct|confirm\w*)\b", re.IGNORECASE
 )
@@ -89,8 +92,9 @@ def values_of(kind: AskKind, text: str) -> Sequence[str]:
 
 
 def proposes(text: str, order: str) -> bool:
-    """A question that names the order and offers to do something."""
-    return "?" in text and re.search(rf"\b{re.escape(order)}\b", text) is not None and bool(_PROPOSAL.search(text))
+    """It names the order, offers to do something, and asks for an answer."""
+    named = re.search(rf"\b{re.escape(order)}\b", text)
+    return bool(named and _ASKS.search(text) and _PROPOSAL.search(text))
 
 
 def agrees(reply: str) -> bool:

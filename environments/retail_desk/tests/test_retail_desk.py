@@ -18,6 +18,7 @@ from retail_desk.env import RetailDesk
 from retail_desk.generate import KINDS, Level, make_kind, make_scenario
 from retail_desk.lines import QUESTIONS
 from retail_desk.played import LEAVES, ModelCustomer, part_of
+from retail_desk.plugin import suite
 from retail_desk.policy import late_refund, may_come_back
 from retail_desk.records import Address
 from retail_desk.scenario import Scenario
@@ -140,6 +141,21 @@ def test_customers_of_both_splits_are_understood() -> None:
         assert not any(agrees(line) for line in [*others, *voice.facts["payment"]])
     for fact, question in QUESTIONS.items():
         assert [name for name, pattern in ASKED.items() if pattern.search(question)] == [fact]
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("To look you up I need your full name and postal code.", ["name", "postcode"]),
+        ("Could you tell me why you would like to cancel it?", ["reason"]),
+        ("How would you like to receive the refund?", ["payment"]),
+        ("What would you like to exchange it for?", ["options"]),
+        ("Please provide the new address, with street and city.", ["address"]),
+        ("Can you give me the order number, please?", ["order"]),
+    ],
+)
+def test_questions_are_recognised_as_models_put_them(text: str, facts: list[str]) -> None:
+    assert [name for name, pattern in ASKED.items() if pattern.search(text)] == facts
 
 
 def test_every_kind_is_made_granted_and_refused_at_every_level() -> None:
@@ -314,6 +330,8 @@ def test_what_the_customer_believes(said: list[str], believes: bool | None) -> N
         ("Shall I cancel order 12345?", True),
         ("I will refund order 12345. Is that okay?", True),
         ("Order 12345 will be cancelled, do you want that?", True),
+        ("I can cancel order #12345. Please confirm.", True),
+        ("To cancel order 12345, please reply 'yes' to proceed.", True),
         ("I cancel order 12345.", False),
         ("Shall I cancel order 123456?", False),
         ("Shall I cancel it?", False),
@@ -344,6 +362,12 @@ async def test_a_restored_episode_goes_on_as_the_first_one(level: Level) -> None
         for action in line[len(line) // 2 :]:
             assert await first.step(action) == await second.step(action)
         assert kept["world"] != env.snapshot()
+
+
+def test_the_suite_is_held_out_and_stable() -> None:
+    made = suite(level="hard")
+    assert len(made.tasks) == 128 and {task.split for task in made.tasks} == {"test"}
+    assert made.hash == suite(level="hard").hash != suite(level="easy").hash
 
 
 async def test_state_keys_tell_states_apart_and_forget_the_words() -> None:

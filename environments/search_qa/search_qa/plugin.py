@@ -1,8 +1,8 @@
-"""What this package registers: the environment `search_qa` and the command `agentrl search`."""
+"""What this package registers: the environment `search_qa`, the suite `search-qa` and the command `agentrl search`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import agentrl
 from search_qa.env import SearchQA
@@ -14,5 +14,22 @@ def agentrl_environments() -> Mapping[str, type[SearchQA]]:
 
 
 @agentrl.hookimpl
+def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
+    return {"search-qa": suite}
+
+
+@agentrl.hookimpl
 def agentrl_commands() -> Mapping[str, agentrl.Lazy]:
     return {"search": agentrl.Lazy("search_qa.command:app", summary="index a corpus for search_qa, and look into it")}
+
+
+def suite(*, hops: int = 3, topk: int = 3) -> agentrl.Suite:
+    """256 held-out questions about generated worlds. hops: at most so many documents. topk: shown by a search."""
+    return agentrl.Suite(
+        name="search-qa",
+        version="1",
+        environment=SearchQA,
+        options={"hops": hops, "topk": topk},
+        count=256,
+        limits=agentrl.SuiteLimits(max_tokens=128),
+    )

@@ -22,6 +22,7 @@ from search_qa.documents import Document, read_documents, read_questions
 from search_qa.env import SearchQA
 from search_qa.index import build, load, save, words
 from search_qa.phrases import PHRASES
+from search_qa.plugin import suite
 from search_qa.retrievers import Remote
 from search_qa.scoring import citations, exact_match, f1, normalised, read_answer, supported
 from search_qa.world import PATHS, make_world
@@ -400,6 +401,13 @@ async def test_a_restored_episode_goes_on_as_the_first_one() -> None:
         await second.restore(json.loads(json.dumps(kept)))  # type: ignore[attr-defined]
         for action in line[2:]:
             assert await first.step(action) == await second.step(action)
+
+
+def test_the_suite_is_held_out_and_stable() -> None:
+    made = suite()
+    assert len(made.tasks) == 256 and {task.split for task in made.tasks} == {"test"}
+    assert made.hash == suite().hash != suite(hops=1).hash
+    assert {tag for task in made.tasks for tag in task.tags} == {"1-hop", "2-hop", "3-hop"}
 
 
 async def test_state_keys_know_what_was_found() -> None:
