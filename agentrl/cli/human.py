@@ -32,6 +32,9 @@ class HumanPolicy:
     def identity(self) -> Mapping[str, JSON]:
         return {"kind": "human"}
 
+    async def named(self) -> HumanPolicy:
+        return self
+
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
         return self
 

@@ -142,6 +142,8 @@ async def evaluate(sitting: Sitting, host: Host, tell: Callable[[SuiteRun], None
 
     Raises what ended it early by force: a cancellation, a server that is gone, a policy that cannot play.
     """
+    policy = await sitting.policy.named()
+    sitting = replace(sitting, policy=policy, manifest=replace(sitting.manifest, identity=policy.identity))
     try:
         with EvaluationFolder(sitting.folder, sitting.suite, sitting.manifest) as folder:
             stopped = await _sit(sitting, folder, tell)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,10 @@ class Policy(Protocol):
         """Sampled tokens per answer that it was made for; None where it does not mind."""
         ...
 
+    async def named(self) -> Policy:
+        """Itself, with an `identity` that is complete: an API may have to be asked for its model."""
+        ...
+
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
         """Start it; `stack` ends it. `folder` is for logs. Raises what says why it cannot play."""
         ...
@@ -69,6 +73,9 @@ class BuiltIn:
     def identity(self) -> Mapping[str, JSON]:
         return {"kind": self.name}
 
+    async def named(self) -> Policy:
+        return self
+
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
         return AgentPlayer(self.choose)
 
@@ -80,7 +87,7 @@ class Endpoint:
     host: Host
     url: str
     model: str
-    "Empty: the one that the server has."
+    "Empty: the one that the server has, until it is `named`."
     engine: Part
     max_tokens: int | None = None
 
@@ -88,12 +95,14 @@ class Endpoint:
     def identity(self) -> Mapping[str, JSON]:
         return {"kind": "api", "url": self.url, "model": self.model, "engine": dict(self.engine.options)}
 
+    async def named(self) -> Policy:
+        """Raises `InfrastructureFault` where the server does not say, `ConfigError` where it has several models."""
+        return self if self.model else replace(self, model=await self._only_model())
+
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
-        """Raises `InfrastructureFault` where the server does not answer, `ConfigError` where it has not this model."""
-        model = self.model or await self._only_model()
-        engine = self.host.create(
-            "engines", self.engine.name, {"base_url": self.url, "model": model, **self.engine.options}
-        )
+        """Raises `InfrastructureFault` where the server does not answer."""
+        options = {"base_url": self.url, "model": self.model, **self.engine.options}
+        engine = self.host.create("engines", self.engine.name, options)
         stack.push_async_callback(engine.close)
         health = await engine.health()
         if not health.ok:
@@ -136,6 +145,9 @@ class Weights:
     max_tokens: int | None = None
     experience: Path | None = None
     "A checkpoint that holds experiences: every prompt shows them."
+
+    async def named(self) -> Policy:
+        return self
 
     async def open(self, stack: AsyncExitStack, folder: Path) -> Player:
         from agentrl.models import load_model, load_tokenizer

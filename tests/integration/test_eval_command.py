@@ -116,6 +116,7 @@ async def test_an_api_is_asked_for_its_only_model_and_its_tokens_are_counted(hos
     async with serve(talker) as server:
         result = await measure(host, server.url, tmp_path / "e", limit=5, max_tokens=33)
     assert result.interval() is not None and result.interval().value == 0.0  # type: ignore[union-attr]
+    assert result.manifest.identity["model"] == "small-1"
     assert result.mean(lambda a: a.prompt_tokens) == 50 and result.mean(lambda a: a.tokens) == 5
 
 

@@ -83,6 +83,9 @@ class Ringer:
     max_tokens: int | None = None
     max_context: int = 1000
 
+    async def named(self) -> Ringer:
+        return self
+
     async def open(self, stack: AsyncExitStack, folder: Path) -> Ringer:
         self.opened += 1
         return self
