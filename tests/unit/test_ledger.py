@@ -120,6 +120,19 @@ def test_another_task_in_the_same_place_supersedes(folder: Path) -> None:
         assert group.task.id == "other" and group.recorded == {}
 
 
+def test_more_members_of_a_group_leave_those_that_are_there_as_they_are(folder: Path) -> None:
+    with Ledger(folder) as ledger:
+        ledger.extend([(0, "g0", TASK, ["g0-0", "g0-1"])])
+        ledger.finish(ended("g0-0"))
+        ledger.extend([(0, "g0", TASK, ["g0-0"]), (1, "g1", TASK, ["g1-0"])])
+        ledger.extend([(0, "g0", TASK, ["g0-0", "g0-1", "g0-2"])])
+        assert ledger.counts() == {"done": 1, "issued": 3}
+        assert [(g.id, g.size, sorted(g.recorded)) for g in ledger.resume(0, 0).groups] == [
+            ("g0", 3, [0]),
+            ("g1", 1, []),
+        ]
+
+
 def test_a_second_run_in_one_folder_is_told_who_has_it(folder: Path) -> None:
     with Ledger(folder), pytest.raises(StoreError, match=r"in use by another run \(process \d+\)"):
         Ledger(folder)
