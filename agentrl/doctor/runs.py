@@ -1,6 +1,6 @@
 """The state of a run or an evaluation, read from its folder beside whoever writes it: alive or not, waiting for what.
 
-Nothing is written and no lock is taken, so that a look never disturbs the run.
+Nothing is written and no lock is taken; only a run that is stuck is asked by a signal where it stands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from agentrl.config import load_config
 from agentrl.errors import StoreError
 from agentrl.evaluation.result import MANIFEST, load_manifest, load_result
-from agentrl.runs.pulse import EVERY, Pulse, alive, read_pulse
+from agentrl.runs.pulse import EVERY, Pulse, alive, read_pulse, stacks_of
 from agentrl.store.reader import FolderReader
 from agentrl.training.health import health_of
 from agentrl.training.metrics import read_metrics
@@ -24,6 +24,8 @@ STUCK = 5 * EVERY
 "Seconds without a beat after which a living process is held up by something."
 STILL = 120.0
 "Seconds in which no episode moved, worth a word."
+CALLS = 12
+"Of the stack of a stuck run that are shown."
 RECIPE = "config.toml"
 
 State = Literal["running", "stuck", "killed", "elsewhere", "complete", "stopped"]
@@ -53,6 +55,8 @@ class RunState:
     pulse: Pulse | None
     beat_age: float | None
     "Seconds since the last beat."
+    stands: Sequence[str]
+    "Where the main thread of a stuck run stands, innermost call first."
     disk_free: int
     "Bytes, where the folder is."
 
@@ -83,6 +87,7 @@ def look_at(folder: Path, now: float | None = None) -> RunState:
         health=health_of(lines),
         pulse=pulse,
         beat_age=age,
+        stands=stacks_of(folder, pulse) if pulse is not None and state == "stuck" else (),
         disk_free=shutil.disk_usage(folder).free,
     )
 
@@ -101,6 +106,7 @@ def report(state: RunState) -> list[str]:
     if state.metrics is not None:
         lines.append(f"metrics  {_measured(state.metrics)}")
     lines += [f"health   {line}" for line in state.health or ["ok"]] if state.metrics is not None else []
+    lines += [f"stands   {line}" for line in state.stands[:CALLS]]
     lines.append(f"disk     {state.disk_free / (1 << 30):.1f} GiB free")
     if state.command:
         lines.append(f"go on    {state.command}")

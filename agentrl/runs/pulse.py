@@ -7,7 +7,9 @@ that is left over says where a run was killed.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
+import signal
 import socket
 import time
 import weakref
@@ -17,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 import msgspec
 
@@ -25,7 +27,7 @@ from agentrl.errors import StoreError
 from agentrl.protocols import Engine, EngineHealth
 from agentrl.rollout.engine import RolloutEngine
 
-FILE = "pulse.json"
+FILE, STACKS = "pulse.json", "stacks.txt"
 EVERY = 3.0
 "Seconds between two beats."
 LISTED = 32
@@ -66,6 +68,8 @@ class Pulse:
     progress: float | None
     "Seconds since any episode went from one wait to the next; None where none is in flight."
     engine: EngineHealth | None
+    answers: bool = False
+    "At SIGUSR1 the process writes where each of its threads stands into `stacks.txt`, also one that is held up."
 
 
 class Heart:
@@ -80,6 +84,7 @@ class Heart:
         self._doing, self._since = "being built", time.monotonic()
         self._started = started(os.getpid())
         self._beating: asyncio.Task[None] | None = None
+        self._stacks: TextIO | None = None
 
     def enter(self, doing: str, batch: int | None = None) -> None:
         """`batch` of them are done, where that is known."""
@@ -92,6 +97,7 @@ class Heart:
         return rollout
 
     async def __aenter__(self) -> Self:
+        self._stacks = _answering(self._path.with_name(STACKS))
         self._beating = asyncio.create_task(self._beat(), name="pulse")
         return self
 
@@ -102,6 +108,10 @@ class Heart:
             self._beating.cancel()
             await asyncio.wait([self._beating])
         await asyncio.to_thread(self._path.unlink, True)
+        if self._stacks is not None:
+            faulthandler.unregister(signal.SIGUSR1)
+            self._stacks.close()
+            await asyncio.to_thread(self._path.with_name(STACKS).unlink, True)
 
     async def look(self) -> Pulse:
         waiting = [entry for rollout in list(self._rollouts) for entry in rollout.waiting()]
@@ -121,6 +131,7 @@ class Heart:
             longest=tuple(Waiting(*entry) for entry in waiting[:LISTED]),
             progress=min(quiet, default=None),
             engine=await self._health(),
+            answers=self._stacks is not None,
         )
 
     async def _health(self) -> EngineHealth | None:
@@ -165,6 +176,24 @@ def alive(pulse: Pulse) -> bool | None:
     return started(pulse.pid) == pulse.started
 
 
+def stacks_of(folder: Path, pulse: Pulse, deadline: float = 3.0) -> list[str]:
+    """Where the main thread of a living run stands now, innermost call first; empty where it cannot be asked."""
+    path = folder / STACKS
+    if not pulse.answers or not alive(pulse) or not path.is_file():
+        return []
+    before = path.stat().st_size
+    os.kill(pulse.pid, signal.SIGUSR1)
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        told = path.read_bytes()[before:].decode(errors="replace")
+        # Python's own thread is the one that takes signals, and it is written last or is the only one.
+        _, found, main = told.rpartition("Current thread ")
+        if found and main.endswith("\n"):
+            return [line.strip() for line in main.splitlines()[1:] if line.startswith("  File ")]
+        time.sleep(0.02)
+    return []
+
+
 def started(pid: int) -> str:
     """When a process began, in the kernel's ticks since boot; empty where the kernel does not say."""
     try:
@@ -173,6 +202,20 @@ def started(pid: int) -> str:
         return ""
     # The name, in brackets, may hold anything.
     return stat.rpartition(")")[2].split()[19]
+
+
+def _answering(path: Path) -> TextIO | None:
+    """The open file that stacks go to; None where the signal is somebody else's, or this is not the main thread."""
+    if signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, signal.SIG_IGN):
+        return None
+    try:
+        # What it goes back to afterwards: a doctor who read the last beat may ask a moment late.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        file = path.open("w", encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    faulthandler.register(signal.SIGUSR1, file)
+    return file
 
 
 def _replace(path: Path, pulse: Pulse) -> None:

@@ -89,3 +89,19 @@ def test_a_run_goes_on_from_a_step_with_the_oracle_and_with_its_own_weights(fini
     assert "0 forks" in proved.out
     again = replay(finished, "continue", lost[0], "--from", "1", "-m", "oracle")
     assert again.code == 2 and "is not empty" in again.err
+
+
+def test_an_evaluation_is_taken_up_like_a_run(tmp_path):
+    bench = make_bench(tmp_path / "bench")
+    folder = str(tmp_path / "oracle")
+    played = bench.run("eval", "keydoor", "-m", "oracle", "--limit", "2", "--out", folder)
+    assert played.code == 0, played.err
+    again = bench.run("replay", "rerun", folder)
+    assert again.code == 0 and "2 episodes: 2 the same" in again.out, again.out + again.err
+    name = again.out.split()[0]
+    chance = bench.run("replay", "continue", folder, name, "--from", "1", "-m", "random")
+    assert chance.code == 0 and f"recorded {name}: success, return 1" in chance.out, chance.out + chance.err
+    nobody = bench.run("replay", "rerender", folder)
+    assert nobody.code == 2 and "'oracle' has no tokenizer here" in nobody.err
+    told = bench.run("doctor", folder)
+    assert told.code == 0 and "state    complete" in told.out and "2 success" in told.out

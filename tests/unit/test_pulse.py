@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -183,3 +185,43 @@ def test_another_machine_and_no_process_at_all(run: Path) -> None:
     (run / FILE).write_text("{")
     with pytest.raises(StoreError, match=r"pulse.json cannot be read"):
         look_at(run)
+
+
+HELD = """
+import asyncio, sys, time
+from pathlib import Path
+from agentrl.runs.pulse import Heart
+
+def hold_the_loop_up():
+    print("held", flush=True)
+    time.sleep(60)
+
+async def main():
+    async with Heart(Path(sys.argv[1]), 9, every=0.01):
+        await asyncio.sleep(0.1)
+        hold_the_loop_up()
+
+asyncio.run(main())
+"""
+
+
+def test_a_run_that_is_held_up_says_in_which_line(run: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HELD, str(run)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            state = look_at(run, time.time() + STUCK + 1)
+            assert state.state == "stuck" and process.poll() is None
+            assert any("hold_the_loop_up" in line for line in state.stands), state
+            assert any(line.startswith("stands ") and "hold_the_loop_up" in line for line in report(state))
+        finally:
+            process.kill()
+
+
+def test_a_signal_that_comes_late_does_no_harm(tmp_path: Path) -> None:
+    async def live() -> None:
+        async with Heart(tmp_path, 1, every=0.01):
+            assert (await beat(tmp_path)).answers
+
+    asyncio.run(live())
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert not list(tmp_path.iterdir())
