@@ -173,9 +173,11 @@ def test_a_run_is_read_with_the_keyboard_alone(page: playwright.Page, home: str)
 
 
 def test_an_episode_names_the_commands_that_take_it_up_again(page: playwright.Page, home: str, run: Path) -> None:
-    page.goto(f"{home}#/episode/g1-0?view=task")
+    page.goto(f"{home}#/episode/g1-0?view=task&step=2")
     page.locator(".command").first.wait_for()
-    assert texts(page, ".command code")[0] == f"agentrl replay rerun {run} g1-0"
+    commands = texts(page, ".command code")
+    assert commands[0] == f"agentrl replay rerun {run} g1-0"
+    assert f"agentrl replay continue {run} g1-0 --from 1 -m oracle" in commands, "the step of the address, from 0"
     hostile = "a'; rm -rf ~ #\n$(id)"
     word = page.evaluate("async text => (await import('/page/command.js')).shellWord(text)", hostile)
     assert shlex.split(word) == [hostile.replace("\n", "?")], "one word, whatever it says"

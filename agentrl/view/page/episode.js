@@ -181,9 +181,14 @@ function drawBranches(app, episode, route) {
 function drawTask(app, episode, route) {
   const folder = shellWord(app.overview.folder);
   const id = shellWord(episode.line.id);
+  const step = Math.max(1, Number.parseInt(route.query.step ?? "1", 10) || 1);
   const commands = [
     ["Play its actions again and show the first difference", `agentrl replay rerun ${folder} ${id}`],
     ["Keep it as a test", `agentrl replay rerun ${folder} ${id} --as-test tests/test_episode.py`],
+    [
+      `Go on from step ${step} with another policy`,
+      `agentrl replay continue ${folder} ${id} --from ${step - 1} -m oracle`,
+    ],
     ["Score it with the environment's reward as it is now", `agentrl replay rescore ${folder} ${id} --regrade`],
   ];
   return h(

@@ -148,7 +148,10 @@ export function tokenFacts(token, step, place) {
     ["token", h("code", {}, JSON.stringify(token.text))],
     ["id", String(token.id)],
     ["place", `step ${step.index + 1}, token ${place + 1} of ${step.tokens.length}`],
-    ["logprob", `${number(token.logprob)} nats (${percent(Math.exp(token.logprob))})`],
+    [
+      "logprob",
+      token.logprob === null ? MISSING : `${number(token.logprob)} nats (${percent(Math.exp(token.logprob))})`,
+    ],
     ["trained on", token.trained ? "yes" : "no"],
     ["advantage", token.advantage === null ? MISSING : signed(token.advantage)],
     [
