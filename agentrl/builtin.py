@@ -295,4 +295,13 @@ def agentrl_sandboxes() -> Factories:
             "sandbox",
             "an interpreter of a part of Python, without files or programs; milliseconds",
         ),
+        "bubblewrap": Lazy(
+            "agentrl.sandbox.bubblewrap:Bubblewrap",
+            programs=(("bwrap", "bubblewrap"),),
+            summary="Python and programs in namespaces of their own; no root, no network",
+        ),
+        "docker": Lazy(
+            "agentrl.sandbox.docker:Docker", ("docker",), "docker", "Python and programs in containers, without network"
+        ),
+        "unsafe": Lazy("agentrl.sandbox.unsafe:Unsafe", summary="a bare process: only for code that you trust"),
     }

@@ -7,6 +7,7 @@ that the user names in so many words (`--plugin`, `host.register`) raises `Plugi
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -301,9 +302,12 @@ def _state(name: str, part: _Part) -> tuple[State, str, str]:
     if not isinstance(part.factory, Lazy):
         return "ok", _summary(part.factory), ""
     missing = discovery.missing_modules(part.factory.requires)
-    if missing:
-        command = part.origin.install_command(part.factory.extra, missing)
-        return "missing", f"needs {', '.join(missing)}", command
+    commands = [part.origin.install_command(part.factory.extra, missing)] if missing else []
+    programs = [(name, package) for name, package in part.factory.programs if shutil.which(name) is None]
+    commands += [f"apt-get install {' '.join(package for _, package in programs)}"] if programs else []
+    if commands:
+        needs = ", ".join([*missing, *(name for name, _ in programs)])
+        return "missing", f"needs {needs}", " && ".join(commands)
     return "ok", part.factory.summary, ""
 
 

@@ -33,6 +33,8 @@ class Lazy:
     extra: str = ""
     "The extra of the registering distribution that installs them."
     summary: str = ""
+    programs: tuple[tuple[str, str], ...] = ()
+    "Programs that it starts, each with the Debian package that brings it."
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.]+:[\w.]+", self.target):

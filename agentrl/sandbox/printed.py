@@ -1,4 +1,4 @@
-"""What a run prints, kept up to a limit of bytes a stream; what comes after is counted and thrown away."""
+"""What a run prints, kept up to a limit of bytes a stream; what comes after is thrown away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Printed:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept = {stream: bytearray() for stream in STREAMS}
-        self._dropped = dict.fromkeys(STREAMS, 0)
+        self._cut = dict.fromkeys(STREAMS, False)
 
     def add(self, stream: str, text: str) -> None:
         kept = self._kept[stream]
@@ -19,14 +19,13 @@ class Printed:
         data = text.encode("utf-8", "replace")
         room = self._limit - len(kept)
         kept += data[:room]
-        self._dropped[stream] += max(0, len(data) - room)
+        self._cut[stream] |= len(data) > room
 
     @property
     def over(self) -> bool:
         """Something was thrown away."""
-        return any(self._dropped.values())
+        return any(self._cut.values())
 
     def text(self, stream: str) -> str:
         kept = self._kept[stream].decode("utf-8", "replace")
-        dropped = self._dropped[stream]
-        return f"{kept}\n[cut: {dropped:,} more bytes of {stream}]\n" if dropped else kept
+        return f"{kept}\n[cut: {stream} has more than {self._limit:,} bytes]\n" if self._cut[stream] else kept

@@ -6,7 +6,7 @@ No session has a network, whatever its backend; what code does wrong is a `Ran`,
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from agentrl.errors import ConfigError
 
@@ -88,6 +88,7 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
 class Sandbox(Protocol):
     """Opens sessions that see nothing of the host and nothing of each other. Made once, used from one event loop."""
 

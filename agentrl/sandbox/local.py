@@ -1,0 +1,85 @@
+"""A guest in a process of this machine: started with a socket for its line, killed with its whole session."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import weakref
+from collections.abc import Mapping, Sequence
+
+from agentrl.errors import InfrastructureFault
+from agentrl.sandbox.guest import Ending
+
+_CHUNK = 1 << 16
+_WORDS = 2_000
+
+
+class LocalGuest:
+    """Implements `guest.Guest`. Ended at the latest when it is dropped or this process exits."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], folder: str, *, user: int | None) -> None:
+        """user: whom it runs as; None for the user of this process. Raises `InfrastructureFault`."""
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=theirs,
+                stderr=subprocess.PIPE,
+                env=dict(env),
+                cwd=folder,
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=[] if user is not None else None,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self._socket.close()
+            raise InfrastructureFault(f"{command[0]} cannot be started: {error}.") from error
+        finally:
+            theirs.close()
+        self._end = weakref.finalize(self, _kill, self._process, self._socket)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def send(self, data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def receive(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
+        except ConnectionError:
+            return b""
+
+    async def end(self) -> Ending:
+        went = self._process.poll() if self._end.alive else None
+        self._end()
+        words = self._last_words()
+        killed = went in (-signal.SIGXCPU, 128 + signal.SIGXCPU)
+        return Ending("time" if killed else "", words)
+
+    def _last_words(self) -> str:
+        log = self._process.stderr
+        if log is None or log.closed:
+            return ""
+        os.set_blocking(log.fileno(), False)
+        with log, contextlib.suppress(OSError):
+            return " ".join((os.read(log.fileno(), _WORDS)).decode("utf-8", "replace").split())
+        return ""
+
+
+def _kill(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    line.close()
+    # The group too: without a namespace of their own, children outlive their parent.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()

@@ -1,0 +1,211 @@
+"""The worker behind `bubblewrap`, `docker` and `unsafe`, its driver against one that lies, its filter of calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from agentrl.errors import ConfigError, InfrastructureFault, MissingDependencyError
+from agentrl.plugins import Host, Lazy, load_host
+from agentrl.sandbox import Limits, Session, seccomp
+from agentrl.sandbox.bubblewrap import Bubblewrap
+from agentrl.sandbox.guest import Ending, GuestSession
+from agentrl.sandbox.unsafe import Unsafe
+
+SMALL = Limits(seconds=0.5, memory=256 << 20, output=1000, files=1 << 20)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[Session]:
+    opened = await Unsafe().open(SMALL)
+    yield opened
+    await opened.close()
+
+
+async def test_names_files_and_the_last_value_stay(session: Session) -> None:
+    assert (await session.run("x = 40\nopen('a', 'w').write('hi')\nx + 2")).stdout == "42\n"
+    ran = await session.run("print(open('a').read(), end='')\nx = x + 1")
+    assert (ran.stdout, ran.stderr, ran.exit, ran.limit, ran.lost) == ("hi", "", 0, "", False)
+    assert (await session.command("cat", "a")).stdout == "hi"
+    assert (await session.command("sh", "-c", "echo no >&2; exit 3")).exit == 3
+
+
+async def test_an_error_names_the_line_of_the_code(session: Session) -> None:
+    ran = await session.run("def half(n):\n    return n / 0\nhalf(3)")
+    assert ran.exit == 1 and not ran.lost
+    assert 'File "<cell 1>", line 3' in ran.stderr and "return n / 0" in ran.stderr and "worker" not in ran.stderr
+    assert (await session.run("raise SystemExit(7)")).exit == 7
+    assert "SyntaxError" in (await session.run("half(")).stderr
+
+
+async def test_a_late_run_keeps_its_names_and_its_output(session: Session) -> None:
+    await session.run("kept = 5")
+    ran = await session.run("print('begun', flush=True)\nwhile True: kept")
+    assert (ran.stdout, ran.exit, ran.limit, ran.lost) == ("begun\n", None, "time", False)
+    assert (await session.run("kept")).stdout == "5\n"
+
+
+async def test_a_run_that_holds_out_is_killed_and_the_session_begins_anew(session: Session) -> None:
+    ran = await session.run("import signal\nkept = 1\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: kept")
+    assert (ran.exit, ran.limit, ran.lost) == (None, "time", True) and ran.seconds < 6
+    assert "NameError" in (await session.run("kept")).stderr
+
+
+async def test_a_fork_is_not_a_second_worker(session: Session) -> None:
+    assert (
+        await session.run("import os\npid = os.fork()\nif pid == 0: raise ValueError\nos.wait()[0] == pid")
+    ).exit == 0
+    assert [(await session.run(f"{n}")).stdout for n in range(3)] == ["0\n", "1\n", "2\n"]
+
+
+async def test_limits_are_named(session: Session) -> None:
+    assert (await session.run("print('abc' * 999)")).limit == "output"
+    assert (await session.run("open('b', 'w').write('x' * 2_000_000)")).limit == "files"
+    assert (await session.run("b'x' * 10**9")).limit == "memory"
+    crashed = await session.run("import os\nos._exit(4)")
+    assert (crashed.exit, crashed.limit, crashed.lost) == (None, "", True)
+
+
+async def test_a_cancelled_run_ends_the_guest() -> None:
+    session = await Unsafe().open(Limits(seconds=30))
+    guest = session.guest
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await session.run("while True: pass")
+    assert session.guest is None and await guest.receive() == b"" if guest else False
+    await session.close()
+    await session.close()
+    with pytest.raises(InfrastructureFault, match="was used after `close`"):
+        await session.run("1")
+
+
+async def test_what_a_backend_lacks_is_said(session: Session) -> None:
+    with pytest.raises(ConfigError, match="'unsafe' has no snapshots; 'embedded' or 'docker' has"):
+        await session.snapshot()
+
+
+class Liar:
+    """A guest that answers what it is told to, whatever it is asked."""
+
+    def __init__(self, answers: Sequence[bytes]) -> None:
+        self._answers = [frame({"kind": "ready"}), *answers]
+        self.ended = False
+
+    async def send(self, data: bytes) -> None:
+        return None
+
+    async def receive(self) -> bytes:
+        return self._answers.pop(0) if self._answers else b""
+
+    async def end(self) -> Ending:
+        self.ended = True
+        return Ending("memory" if not self._answers else "")
+
+
+def frame(reply: object) -> bytes:
+    body = json.dumps(reply).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+LIES = {
+    "an answer to another run": [frame({"kind": "done", "run": 9})],
+    "no JSON": [b"\0\0\0\2{]"],
+    "a frame that is too long": [b"\x7f\xff\xff\xff"],
+    "an unknown kind": [frame({"kind": "exec"})],
+    "another type": [frame({"kind": "done", "run": 1, "exit": "0"})],
+    "a second beginning": [frame({"kind": "ready"})],
+    "another stream": [frame({"kind": "out", "stream": "stdin", "text": "a"})],
+    "silence": [],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_guest_that_lies_is_ended(lie: str) -> None:
+    guests: list[Liar] = []
+
+    async def start() -> Liar:
+        guests.append(Liar(LIES[lie]))
+        return guests[-1]
+
+    session = GuestSession("liar", SMALL, start)
+    await session.begin()
+    ran = await session.run("1")
+    assert (ran.exit, ran.lost, guests[0].ended) == (None, True, True)
+    assert ran.limit == ("memory" if not guests[0]._answers else "")
+
+
+async def test_output_that_comes_in_pieces_is_put_together_and_bounded() -> None:
+    told = b"".join(frame({"kind": "out", "text": "é" * 300}) for _ in range(9)) + frame({"kind": "done", "run": 1})
+
+    async def start() -> Liar:
+        return Liar([told[place : place + 7] for place in range(0, len(told), 7)])
+
+    session = GuestSession("liar", SMALL, start)
+    ran = await session.run("1")
+    assert ran.limit == "output" and ran.exit == 0 and len(ran.stdout.encode()) < SMALL.output + 60
+
+
+async def test_a_guest_that_does_not_come_up_is_a_fault() -> None:
+    class Dead(Liar):
+        async def receive(self) -> bytes:
+            return b""
+
+        async def end(self) -> Ending:
+            return Ending("", "bwrap: no namespaces here")
+
+    async def start() -> Dead:
+        return Dead([])
+
+    with pytest.raises(InfrastructureFault, match=r"'dead' does not start: bwrap: no namespaces here\."):
+        await GuestSession("dead", SMALL, start).begin()
+
+
+def decide(program: bytes, architecture: int, number: int) -> int:
+    """What the kernel would answer: the few instructions that the filter uses, interpreted."""
+    lines = [struct.unpack_from("HBBI", program, place) for place in range(0, len(program), 8)]
+    data, place, value = {0: number, 4: architecture}, 0, 0
+    while True:
+        code, yes, no, operand = lines[place]
+        if code == 0x20:
+            value = data[operand]
+        elif code == 0x06:
+            return int(operand)
+        else:
+            place += yes if (value == operand if code == 0x15 else value >= operand) else no
+        place += 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "architecture", "ptrace", "read"), [("x86_64", 0xC000003E, 101, 0), ("aarch64", 0xC00000B7, 117, 63)]
+)
+def test_the_filter_refuses_what_it_lists_and_nothing_else(
+    machine: str, architecture: int, ptrace: int, read: int
+) -> None:
+    program = seccomp.program(machine)
+    refused = {number for number in range(500) if decide(program, architecture, number) == 0x50001}
+    listed = {numbers[machine == "aarch64"] for numbers in seccomp._CALLS.values()} - {-1}
+    assert refused == listed and ptrace in refused and read not in refused
+    assert decide(program, architecture, 0x40000001) == 0x50001
+    assert decide(program, 0x40000003, read) == 0x80000000
+    assert seccomp.program("riscv64") == b""
+
+
+def test_a_missing_program_is_listed_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    entry = {entry.name: entry for entry in load_host().entries("sandboxes")}["bubblewrap"]
+    assert (entry.state, entry.detail, entry.install) == ("missing", "needs bwrap", "apt-get install bubblewrap")
+    with pytest.raises(MissingDependencyError, match=r"needs bwrap, which is not installed\. Run: apt-get"):
+        Bubblewrap()
+
+
+def test_what_is_missing_of_both_kinds_is_one_command() -> None:
+    host = Host()
+    lazy = Lazy("a.module:Box", requires=("no_such_module",), programs=(("no-such-program", "its-package"),))
+    host.register(type("P", (), {"agentrl_sandboxes": staticmethod(lambda: {"box": lazy})})(), "p")
+    (entry,) = host.entries("sandboxes")
+    assert entry.detail == "needs no_such_module, no-such-program"
+    assert entry.install == "pip install no_such_module && apt-get install its-package"
