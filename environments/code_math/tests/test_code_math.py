@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from code_math.answers import final, is_right
 from code_math.env import CodeMath, shown
 from code_math.families import FAMILIES
 from code_math.files import read_problems
+from code_math.plugin import suite
 from code_math.problems import LEVELS, Level, Problem, make_problem, share_of
 from code_math.values import Words, parse, same
 from hypothesis import given, settings
@@ -63,6 +65,12 @@ def test_splits_share_no_instance(level: Level) -> None:
     assert len(test) == 256 and not train & set(test) and not examples & (train | set(test))
     assert {share_of(question) for question in test} == {0} and {share_of(q) for q in train} == {2, 3, 4}
     assert make_problem("test", level, 7) == make_problem("test", level, 7)
+
+
+def test_the_suite_is_the_held_out_split() -> None:
+    made = suite(level="hard")
+    assert [task.data for task in made.tasks] == [task.data for task in CodeMath(level="hard").tasks("test")]
+    assert made.hash != suite(level="medium").hash
 
 
 def test_levels_are_graded() -> None:
@@ -177,6 +185,21 @@ async def test_a_restored_episode_goes_on_in_another_instance() -> None:
     results.append(await first.step(call("python", code="x > 0, random.random()")))
     assert results[0].observation == results[1].observation
     assert results[0].observation.messages[0].content.startswith("(True, ")
+    await first.close()
+    await second.close()
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bwrap: apt-get install bubblewrap")
+async def test_another_sandbox_plays_the_same_and_restores_by_running_again() -> None:
+    task = next(iter(CodeMath(level="medium").tasks("test")))
+    assert (await play(CodeMath(level="medium", sandbox="bubblewrap"), task))[-1].reward == 1.0
+    one, other = CodeMath(sandbox="bubblewrap"), CodeMath(sandbox="bubblewrap")
+    first, second = adapt(one), adapt(other)
+    await first.reset(task)
+    await first.step(call("python", code="open('kept', 'w').write('7')\nx = 3"))
+    await second.restore(await first.snapshot())  # type: ignore[attr-defined]
+    result = await second.step(call("python", code="x, open('kept').read()"))
+    assert result.observation.messages[0].content == "(3, '7')"
     await first.close()
     await second.close()
 
