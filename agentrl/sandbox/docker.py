@@ -158,18 +158,25 @@ class Docker:
                     f"the sandbox 'docker' reaches no daemon at {self._host or 'the usual place'}: {error}. "
                     'Start one (as root: dockerd), or name it: host = "unix:///...".'
                 ) from error
-            _reap(client)
             try:
-                client.images.get(self._image)
-            except ImageNotFound as error:
-                if self._image != NAME:
-                    raise InfrastructureFault(
-                        f"the daemon has no image {self._image!r}. Run: docker pull {self._image}; or name no image, "
-                        "and one is made from this machine's Python."
-                    ) from error
-                make_image(client)
+                _reap(client)
+                self._find_image(client)
+            except BaseException:
+                client.close()
+                raise
             self._client = client
         return self._client
+
+    def _find_image(self, client: Any) -> None:
+        try:
+            client.images.get(self._image)
+        except ImageNotFound as error:
+            if self._image != NAME:
+                raise InfrastructureFault(
+                    f"the daemon has no image {self._image!r}. Run: docker pull {self._image}; or name no image, "
+                    "and one is made from this machine's Python."
+                ) from error
+            make_image(client)
 
     def _remove(self, container: Any) -> None:
         self._made.discard(container)
@@ -185,7 +192,7 @@ class DockerGuest:
         self._ending: Ending | None = None
 
     async def send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._line, data)
 
     async def receive(self) -> bytes:
@@ -194,7 +201,7 @@ class DockerGuest:
         while not found:
             try:
                 data = await asyncio.get_running_loop().sock_recv(self._line, _CHUNK)
-            except ConnectionError:
+            except OSError:
                 return b""
             if not data:
                 return b""

@@ -25,18 +25,19 @@ class LocalGuest:
         """user: whom it runs as; None for the user of this process. Raises `InfrastructureFault`."""
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
+        groups: list[int] | None = None if user is None else []
         try:
             self._process = subprocess.Popen(
                 command,
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=subprocess.PIPE,
                 env=dict(env),
                 cwd=folder,
                 start_new_session=True,
                 user=user,
                 group=user,
-                extra_groups=[] if user is not None else None,
+                extra_groups=groups,
             )
         except (OSError, subprocess.SubprocessError) as error:
             self._socket.close()
@@ -50,13 +51,13 @@ class LocalGuest:
         return self._process.pid
 
     async def send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def receive(self) -> bytes:
         try:
             return await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
-        except ConnectionError:
+        except OSError:
             return b""
 
     async def end(self) -> Ending:

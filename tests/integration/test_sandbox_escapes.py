@@ -106,14 +106,10 @@ async def bait(laid: Bait) -> AsyncIterator[Bait]:
 
 
 @pytest.fixture(scope="module")
-def container_sandbox() -> Iterator[Sandbox]:
-    pytest.importorskip("docker")
-    from docker_daemon import daemon
-
-    with daemon() as address:
-        sandbox: Sandbox = load_host().create("sandboxes", "docker", {"host": address})
-        yield sandbox
-        asyncio.run(sandbox.close())
+def container_sandbox(docker_host: str) -> Iterator[Sandbox]:
+    sandbox: Sandbox = load_host().create("sandboxes", "docker", {"host": docker_host})
+    yield sandbox
+    asyncio.run(sandbox.close())
 
 
 @pytest.fixture(params=["embedded", "bubblewrap", "docker"])

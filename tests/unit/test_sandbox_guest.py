@@ -76,7 +76,7 @@ async def test_a_cancelled_run_ends_the_guest() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await session.run("while True: pass")
-    assert session.guest is None and await guest.receive() == b"" if guest else False
+    assert guest is not None and session.guest is None and await guest.receive() == b""
     await session.close()
     await session.close()
     with pytest.raises(InfrastructureFault, match="was used after `close`"):
