@@ -56,6 +56,8 @@ class Docker:
         self._client: Any = None
         self._lock = threading.Lock()
         self._waiting: dict[Limits, list[tuple[Any, socket.socket]]] = {}
+        self._kept = 0
+        "Containers that wait, or are being made ready to."
         self._made: set[Any] = set()
         self._end = weakref.finalize(self, _remove_all, self._made)
 
@@ -73,6 +75,7 @@ class Docker:
     async def close(self) -> None:
         waiting = [pair for pairs in self._waiting.values() for pair in pairs]
         self._waiting.clear()
+        self._kept -= len(waiting)
         for _, line in waiting:
             line.close()
         await asyncio.gather(*(asyncio.to_thread(self._remove, container) for container, _ in waiting))
@@ -82,14 +85,29 @@ class Docker:
 
     async def _start(self, limits: Limits) -> DockerGuest:
         waiting = self._waiting.get(limits)
-        container, line = waiting.pop() if waiting else await asyncio.to_thread(self._create, limits)
+        if waiting:
+            container, line = waiting.pop()
+            self._kept -= 1
+        else:
+            container, line = await asyncio.to_thread(self._create, limits)
         return DockerGuest(self, container, limits, line)
 
     async def take_back(self, container: Any, limits: Limits) -> Limit:
         """Stop it with all that runs in it, and keep or remove it; the limit that had ended it."""
-        return await asyncio.shield(asyncio.to_thread(self._take_back, container, limits))
+        return await asyncio.shield(self._take_back(container, limits))
 
-    def _take_back(self, container: Any, limits: Limits) -> Limit:
+    async def _take_back(self, container: Any, limits: Limits) -> Limit:
+        keep = self._kept < self._idle
+        self._kept += keep
+        limit, line = await asyncio.to_thread(self._stop, container, keep)
+        if line is not None:
+            self._waiting.setdefault(limits, []).append((container, line))
+        else:
+            self._kept -= keep
+        return limit
+
+    def _stop(self, container: Any, keep: bool) -> tuple[Limit, socket.socket | None]:
+        """The limit that had ended it, and the line where it was started anew."""
         limit: Limit = ""
         try:
             container.reload()
@@ -97,16 +115,14 @@ class Docker:
                 container.kill()
             elif container.attrs["State"].get("OOMKilled"):
                 limit = "memory"
-            if sum(map(len, self._waiting.values())) < self._idle:
+            if keep:
                 container.wait(timeout=10)
-                line = _begin(container)
-                self._waiting.setdefault(limits, []).append((container, line))
-                return limit
+                return limit, _begin(container)
         except Exception as error:
             # Whatever is wrong with it: it is not used again.
             _log.warning("a container is removed, not kept: %s", error)
         self._remove(container)
-        return limit
+        return limit, None
 
     def _create(self, limits: Limits) -> tuple[Any, socket.socket]:
         with self._lock:
