@@ -86,7 +86,8 @@ class Docker:
     async def _start(self, limits: Limits) -> DockerGuest:
         waiting = self._waiting.get(limits)
         if waiting:
-            container, line = waiting.pop()
+            # The one that has waited longest: its Python is up.
+            container, line = waiting.pop(0)
             self._kept -= 1
         else:
             container, line = await asyncio.to_thread(self._create, limits)
