@@ -14,7 +14,7 @@ from pathlib import Path
 from agentrl.errors import MissingDependencyError
 from agentrl.sandbox.guest import WORKER, GuestSession, settings
 from agentrl.sandbox.local import LocalGuest
-from agentrl.sandbox.protocol import Abilities, Limits, lacks
+from agentrl.sandbox.protocol import Abilities, Limits
 
 _OWN = 3
 "Processes and threads that are ours: the two of bwrap, and the one that passes output on."
@@ -25,7 +25,7 @@ _ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "MALLOC_AREN
 class Bubblewrap:
     """Implements `protocol.Sandbox`: a process tree for each session. `memory` holds for each process of it."""
 
-    abilities = Abilities(commands=True, snapshots="none")
+    abilities = Abilities(commands=True, snapshots="files")
 
     def __init__(self) -> None:
         """Raises `MissingDependencyError` where bwrap, or a Python that a stranger may run, is not there."""
@@ -40,14 +40,13 @@ class Bubblewrap:
         self._walls, self._python = [bwrap, *_walls(), *lent], python
 
     async def open(self, limits: Limits, snapshot: bytes | None = None) -> GuestSession:
-        if snapshot is not None:
-            raise lacks("bubblewrap", "snapshots", "'embedded' or 'docker'")
-
         async def start() -> LocalGuest:
             return self._start(limits)
 
         session = GuestSession("bubblewrap", limits, start)
         await session.begin()
+        if snapshot is not None:
+            await session.restore(snapshot)
         return session
 
     async def close(self) -> None:

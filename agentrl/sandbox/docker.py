@@ -19,7 +19,7 @@ from typing import Any
 from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.sandbox.guest import WORKER, Ending, GuestSession, settings
 from agentrl.sandbox.image import NAME, make_image
-from agentrl.sandbox.protocol import Abilities, Limit, Limits, lacks
+from agentrl.sandbox.protocol import Abilities, Limit, Limits
 
 try:
     import docker
@@ -43,7 +43,7 @@ _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "LD_LIBRARY_
 class Docker:
     """Implements `protocol.Sandbox`. `memory` holds for all processes of a session together."""
 
-    abilities = Abilities(commands=True, snapshots="none")
+    abilities = Abilities(commands=True, snapshots="files")
 
     def __init__(self, *, image: str = NAME, host: str = "", idle: int = 4) -> None:
         """image: one with a `python3`; the default is made from this machine's Python where it is not there yet.
@@ -62,14 +62,13 @@ class Docker:
         self._end = weakref.finalize(self, _remove_all, self._made)
 
     async def open(self, limits: Limits, snapshot: bytes | None = None) -> GuestSession:
-        if snapshot is not None:
-            raise lacks("docker", "snapshots", "'embedded'")
-
         async def start() -> DockerGuest:
             return await self._start(limits)
 
         session = GuestSession("docker", limits, start)
         await session.begin()
+        if snapshot is not None:
+            await session.restore(snapshot)
         return session
 
     async def close(self) -> None:

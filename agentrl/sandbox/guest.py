@@ -6,6 +6,7 @@ What the other side says is checked and bounded; it can spoil its own session an
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ import msgspec
 from agentrl.errors import InfrastructureFault
 from agentrl.sandbox import seccomp
 from agentrl.sandbox.printed import Printed
-from agentrl.sandbox.protocol import CODE_LIMIT, Limit, Limits, Ran, lacks
+from agentrl.sandbox.protocol import CODE_LIMIT, Limit, Limits, Ran
 
 WORKER = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
 "What the other side's interpreter is given to run."
@@ -25,12 +26,14 @@ _GRACE = 1.0
 "Seconds beyond a run's own limit, in which the worker may stop the run itself and keep its names."
 _START = 20.0
 "Seconds that a start may take."
+_SPARE = 8 << 20
+"Bytes of an archive beside the files in it: heads, for as many small ones as memory takes."
 _FRAME = 4 << 20
 "Bytes of one frame: 64 KiB of output, each byte of which may take six in JSON, and more."
 
 
 class _Reply(msgspec.Struct, forbid_unknown_fields=True):
-    kind: Literal["ready", "out", "done"]
+    kind: Literal["ready", "out", "file", "done"]
     stream: Literal["stdout", "stderr"] = "stdout"
     text: str = ""
     run: int = 0
@@ -74,6 +77,7 @@ class GuestSession:
     def __init__(self, name: str, limits: Limits, start: Callable[[], Awaitable[Guest]]) -> None:
         self._name, self._limits, self._start = name, limits, start
         self._inbox = bytearray()
+        self._packed = bytearray()
         self._closed = False
         self._runs = 0
         self.guest: Guest | None = None
@@ -103,7 +107,18 @@ class GuestSession:
         return await self._ask({"words": list(words)})
 
     async def snapshot(self) -> bytes:
-        raise lacks(self._name, "snapshots", "'embedded' or 'docker'")
+        """The session's folder, packed; what is in it is never unpacked here."""
+        ran = await self._ask({"keep": True})
+        if not ran.ok:
+            raise InfrastructureFault(f"the files of a session of {self._name!r} cannot be kept: {ran.stderr.strip()}")
+        return bytes(self._packed)
+
+    async def restore(self, snapshot: bytes) -> None:
+        """Unpack a snapshot in a fresh session. Raises `InfrastructureFault` where it is none."""
+        ran = await self._ask({"put": base64.b64encode(snapshot).decode()})
+        if not ran.ok:
+            await self.close()
+            raise InfrastructureFault(f"the sandbox {self._name!r} cannot go on from a snapshot: {ran.stderr.strip()}")
 
     async def close(self) -> None:
         self._closed = True
@@ -117,6 +132,7 @@ class GuestSession:
             await self.begin()
         assert self.guest is not None
         printed = Printed(self._limits.output)
+        self._packed.clear()
         self._runs += 1
         body = json.dumps({**request, "run": self._runs}).encode()
         done: _Reply | None = None
@@ -151,10 +167,19 @@ class GuestSession:
             # A number that does not fit is an answer to another run, or forged.
             if reply.kind == "done" and reply.run == self._runs:
                 return reply
-            if reply.kind != "out":
+            if reply.kind == "out":
+                printed.add(reply.stream, reply.text)
+            elif reply.kind != "file" or not self._pack(reply.text):
                 return None
-            printed.add(reply.stream, reply.text)
         return None
+
+    def _pack(self, text: str) -> bool:
+        """Take in a piece of an archive; False where it is none, or more than the session's files can be."""
+        try:
+            self._packed += base64.b64decode(text, validate=True)
+        except ValueError:
+            return False
+        return len(self._packed) <= self._limits.files + _SPARE
 
     async def _next(self, guest: Guest) -> _Reply | None:
         while True:

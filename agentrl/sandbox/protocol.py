@@ -80,7 +80,7 @@ class Session(Protocol):
         ...
 
     async def snapshot(self) -> bytes:
-        """For `Sandbox.open`, of this process and backend. Raises `ConfigError` where the backend has none."""
+        """For `Sandbox.open` of the same backend. Raises `ConfigError` where the backend has none."""
         ...
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import tempfile
 
 from agentrl.sandbox.guest import WORKER, GuestSession, settings
 from agentrl.sandbox.local import LocalGuest
-from agentrl.sandbox.protocol import Abilities, Limits, lacks
+from agentrl.sandbox.protocol import Abilities, Limits
 
 _PROCESSES = 4096
 "The system counts all processes of a user, not those of a session."
@@ -20,13 +20,13 @@ _PROCESSES = 4096
 class Unsafe:
     """Implements `protocol.Sandbox`. Chosen by its name alone: that is the flag."""
 
-    abilities = Abilities(commands=True, snapshots="none")
+    abilities = Abilities(commands=True, snapshots="files")
 
     async def open(self, limits: Limits, snapshot: bytes | None = None) -> UnsafeSession:
-        if snapshot is not None:
-            raise lacks("unsafe", "snapshots", "'embedded' or 'docker'")
         session = UnsafeSession(limits, tempfile.mkdtemp(prefix="agentrl-unsafe-"))
         await session.begin()
+        if snapshot is not None:
+            await session.restore(snapshot)
         return session
 
     async def close(self) -> None:

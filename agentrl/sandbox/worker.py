@@ -7,9 +7,11 @@ Standard library only, and one file: it is handed to an interpreter as text.
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import linecache
 import math
@@ -19,6 +21,7 @@ import select
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import traceback
@@ -147,7 +150,10 @@ def main(settings: dict[str, Any]) -> None:
     line.send({"kind": "ready"})
     while (request := line.take()) is not None:
         pump.begin()
-        code, limit = _one_run(cells, request, settings["seconds"])
+        if "keep" in request or "put" in request:
+            code, limit = _one_transfer(line, request)
+        else:
+            code, limit = _one_run(cells, request, settings["seconds"])
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -211,6 +217,25 @@ def _one_run(cells: Cells, request: dict[str, Any], seconds: float) -> tuple[int
         return 1, _limit_of(error)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    return 0, ""
+
+
+def _one_transfer(line: Line, request: dict[str, Any]) -> tuple[int, str]:
+    """The folder of the session as an archive, sent in pieces, or an archive unpacked there."""
+    try:
+        if "put" in request:
+            with tarfile.open(fileobj=io.BytesIO(base64.b64decode(request["put"]))) as archive:
+                archive.extractall(".")
+            return 0, ""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
+            archive.add(".")
+        data = packed.getvalue()
+        for place in range(0, len(data), 1 << 20):
+            line.send({"kind": "file", "text": base64.b64encode(data[place : place + (1 << 20)]).decode()})
+    except BaseException as error:
+        _complain(repr(error))
+        return 1, _limit_of(error)
     return 0, ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from agentrl.errors import ConfigError, InfrastructureFault, MissingDependencyError
+from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.plugins import Host, Lazy, load_host
 from agentrl.sandbox import Limits, Session, seccomp
 from agentrl.sandbox.bubblewrap import Bubblewrap
@@ -83,9 +83,17 @@ async def test_a_cancelled_run_ends_the_guest() -> None:
         await session.run("1")
 
 
-async def test_what_a_backend_lacks_is_said(session: Session) -> None:
-    with pytest.raises(ConfigError, match="'unsafe' has no snapshots; 'embedded' or 'docker' has"):
-        await session.snapshot()
+async def test_files_go_on_from_a_snapshot_and_names_do_not(session: Session) -> None:
+    await session.run("import os\nx = 1\nos.mkdir('d')\nopen('d/a', 'w').write('kept')\nos.symlink('/etc/passwd', 'l')")
+    kept = await session.snapshot()
+    await session.run("open('d/a', 'w').write('changed')")
+    again = await Unsafe().open(SMALL, kept)
+    assert (
+        await again.run("open('d/a').read(), os.readlink('l') if 'os' in globals() else 0")
+    ).stdout == "('kept', 0)\n"
+    await again.close()
+    with pytest.raises(InfrastructureFault, match="'unsafe' cannot go on from a snapshot: ReadError"):
+        await Unsafe().open(SMALL, b"no archive")
 
 
 class Liar:
@@ -119,6 +127,8 @@ LIES = {
     "another type": [frame({"kind": "done", "run": 1, "exit": "0"})],
     "a second beginning": [frame({"kind": "ready"})],
     "another stream": [frame({"kind": "out", "stream": "stdin", "text": "a"})],
+    "an archive that is none": [frame({"kind": "file", "text": "?"})],
+    "an archive that is too large": [frame({"kind": "file", "text": "AAAA" * 700_000}) for _ in range(6)],
     "silence": [],
 }
 
