@@ -1,6 +1,6 @@
 """What is learned from someone who knows better: a teacher's turns and scores, an expert's episodes, oneself told.
 
-    PYTHONPATH=benchmarks python -m learning.teachers [--seeds 3] [--only TEXT] [--seconds 360]
+    PYTHONPATH=benchmarks python -m learning.teachers [--seeds 2] [--only TEXT] [--seconds 360]
 
 The tiny model of `recipes/quickstart.toml` on keydoor, from that recipe's start: all methods of a seed begin with the
 same weights and meet the same tasks. The teacher of a seed are these weights after the recipe's own 45 batches of
@@ -112,7 +112,7 @@ class Lessons:
 
 
 def main() -> None:
-    parser = options(__doc__, name="teachers", seeds=3)
+    parser = options(__doc__, name="teachers", seeds=2)
     parser.add_argument("--work", type=Path, default=Path("runs/learning"), help="where starts and teachers are kept")
     chosen = parser.parse_args()
     lessons = Lessons(load_host(), chosen.work)
