@@ -179,6 +179,37 @@ def compare(
     print_comparison(before, after, as_json)
 
 
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or an evaluation for its episodes.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    weights: Annotated[str, typer.Option(help="merged or adapter, with a model card.")] = "",
+    trajectories: Annotated[str, typer.Option(help="parquet: a row an episode.")] = "",
+    sft: Annotated[str, typer.Option(help="jsonl: successes as chat messages.")] = "",
+    results: Annotated[list[Path] | None, typer.Option(help="An evaluation for the card. Repeatable.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace OUT where it is there.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Write weights in Hugging Face form with a model card, episodes as parquet, successes as fine-tuning data."""
+    from agentrl.cli.export import Wanted
+    from agentrl.cli.export import export as write
+
+    write(source, out, Wanted(weights, trajectories, sft, tuple(results or ()), replace), plugin or [])
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run or an evaluation.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another one that the page compares. Repeatable.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the folder where it is there.")] = False,
+) -> None:
+    """Write a page that opens from the disk, and plots as PNG and SVG."""
+    from agentrl.cli.report import report as write
+
+    write(source, out, against or [], replace)
+
+
 @env_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An environment.")],
