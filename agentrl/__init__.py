@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentrl.errors import AgentRLError, EnvironmentFault
     from agentrl.evaluation.suite import Suite, SuiteLimits
     from agentrl.hooks import hookimpl
+    from agentrl.pictures import picture
     from agentrl.plugins import Lazy
     from agentrl.tools import ToolError, tool
     from agentrl.types import (
@@ -36,6 +37,7 @@ _HOMES = {
     "agentrl.errors": ("AgentRLError", "EnvironmentFault"),
     "agentrl.evaluation.suite": ("Suite", "SuiteLimits"),
     "agentrl.hooks": ("hookimpl",),
+    "agentrl.pictures": ("picture",),
     "agentrl.plugins": ("Lazy",),
     "agentrl.tools": ("ToolError", "tool"),
     "agentrl.venvs": ("OwnVenv",),
@@ -60,6 +62,7 @@ __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "ToolError",
     "call",
     "say",
+    "picture",
     "Task",
     "Observation",
     "Message",

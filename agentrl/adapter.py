@@ -18,7 +18,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from agentrl.blame import AuthorFault, frames_of, is_own, place, shorten, source_of
-from agentrl.errors import EnvironmentFault, InfrastructureFault, PluginError, PolicyError
+from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError, PluginError, PolicyError
+from agentrl.pictures import picture
 from agentrl.tools import Tool, encode_result, find_tool, tools_of
 from agentrl.types import JSON, Action, Message, Observation, StepResult, Task, ToolCall, ToolSpec
 from agentrl.worker import Worker
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from agentrl.environment import Env
 
 T = TypeVar("T")
-_HOOKS = ("reset", "done", "answered", "step_reward", "reward", "scores", "state_key", "snapshot", "restore", "close")
+_HOOKS = (
+    "reset", "done", "answered", "step_reward", "reward", "scores", "state_key", "screenshot", "snapshot", "restore",
+    "close",
+)  # fmt: skip
 
 
 class Adapter:
@@ -214,7 +218,17 @@ class Adapter:
         if not (key is None or isinstance(key, str)):
             raise self._nonsense("state_key", key, "a str or None")
         messages = tuple(replace(message, content=self._cut(message.content)) for message in shown.messages)
-        return replace(shown, messages=messages, state_key=key)
+        return replace(shown, messages=messages, images=(*shown.images, *await self._seen()), state_key=key)
+
+    async def _seen(self) -> tuple[str, ...]:
+        """The author's screenshot, where there is one."""
+        data = await self._ask("screenshot") if "screenshot" in self._own else None
+        if data is None:
+            return ()
+        try:
+            return (picture(data),)
+        except (InvalidDataError, TypeError):
+            raise self._nonsense("screenshot", data, "the bytes of a PNG, JPEG, GIF or WebP, or None") from None
 
     async def _ask(self, name: str, /, *args: Any, **arguments: Any) -> Any:
         """Call the author's method in the right place. Raises `PolicyError` (from tools only) or a fault."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from agentrl.pictures import picture_name
 from agentrl.types import Message, Observation, StepResult
 
 
@@ -30,10 +31,12 @@ def shown_otherwise(step: int, recorded: Observation, now: Observation) -> Diver
     """Whether something else is shown before step `step`."""
     if recorded.messages != now.messages:
         return Divergence(step, "what is shown", *apart(_text(recorded.messages), _text(now.messages)))
-    for what in ("images", "state_key"):
-        old, new = getattr(recorded, what), getattr(now, what)
-        if old != new:
-            return Divergence(step, what.replace("_", " "), repr(old), repr(new))
+    # A record names its pictures; a world shows them whole.
+    pictures = [tuple(map(picture_name, observation.images)) for observation in (recorded, now)]
+    if pictures[0] != pictures[1]:
+        return Divergence(step, "images", repr(pictures[0]), repr(pictures[1]))
+    if recorded.state_key != now.state_key:
+        return Divergence(step, "state key", repr(recorded.state_key), repr(now.state_key))
     return None
 
 

@@ -93,6 +93,13 @@ class Env(ABC):
         """Equal keys within a group of one task are equal states."""
         return None
 
+    def screenshot(self) -> Maybe[bytes | None]:
+        """What there is to see, as PNG, JPEG, GIF or WebP, or None. Asked after `reset` and every action.
+
+        `agentrl view` marks a call with the arguments `x` and `y`, in its pixels, as a click.
+        """
+        return None
+
     def snapshot(self) -> Maybe[JSON]:
         """The state in mid-episode, as JSON. Offer it together with `restore`, or not at all."""
         raise NotImplementedError(f"{type(self).__name__} offers no snapshot.")

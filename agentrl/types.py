@@ -103,7 +103,7 @@ class Observation:
 
     messages: tuple[Message, ...]
     images: tuple[str, ...] = ()
-    "Content hashes (sha256, hex) of images kept in the payload store."
+    "As `agentrl.picture` makes them; in what is recorded, their content hashes (sha256, hex): `store/images.py`."
     state_key: str | None = None
     "The anchor: equal keys within a group are equal states. None where the environment has no key."
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from agentrl.errors import EnvironmentFault, InfrastructureFault
+from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError
+from agentrl.pictures import is_name, picture_bytes
 from agentrl.protocols import Environment, Snapshots
 from agentrl.rollout.limits import EpisodeLimits
 from agentrl.types import JSON, Action, Message, Observation, StepResult, Task, ToolSpec
@@ -137,6 +138,12 @@ class GuardedWorld:
                 f"the environment of task {self._task.id!r} showed {size:,} characters at once; allowed are "
                 f"{self._limits.max_observation:,} (max_observation). Show less, or page it."
             )
+        try:
+            for image in observation.images:
+                if not is_name(image):
+                    picture_bytes(image)
+        except InvalidDataError as error:
+            raise EnvironmentFault(f"the environment of task {self._task.id!r} showed no picture: {error}") from error
         return observation
 
 

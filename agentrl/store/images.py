@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import struct
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from agentrl.errors import InvalidDataError, StoreError
+from agentrl.errors import StoreError
+from agentrl.pictures import is_name, is_whole, media_type, picture, picture_bytes
+from agentrl.types import Observation, Trajectory
 
 IMAGES = "images"
-_HASH = re.compile(r"[0-9a-f]{64}")
-_KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_NOTHING = Observation(())
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 "Markers of a JPEG that are followed by its size."
 
@@ -33,10 +34,7 @@ class ImageStore:
 
         Raises `InvalidDataError` for anything else, `StoreError` for what the disk does.
         """
-        if not media_type(data):
-            raise InvalidDataError(
-                f"{len(data)} bytes that begin with {data[:8]!r} are no PNG, JPEG, GIF or WebP image."
-            )
+        picture(data)
         name = hashlib.sha256(data).hexdigest()
         path = self.folder / name
         try:
@@ -51,10 +49,23 @@ class ImageStore:
             raise StoreError(f"an image cannot be kept in {self.folder}: {error}. Free space or fix it.") from error
         return name
 
+    def keep(self, trajectory: Trajectory) -> Trajectory:
+        """With its pictures in the store and their names in their place. Raises `StoreError`, `InvalidDataError`."""
+        shown = [step.observation for step in trajectory.steps] + [trajectory.final or _NOTHING]
+        if not any(is_whole(image) for observation in shown for image in observation.images):
+            return trajectory
+        steps = tuple(replace(step, observation=self._named(step.observation)) for step in trajectory.steps)
+        final = None if trajectory.final is None else self._named(trajectory.final)
+        return replace(trajectory, steps=steps, final=final)
+
+    def _named(self, shown: Observation) -> Observation:
+        names = (self.put(picture_bytes(image)) if is_whole(image) else image for image in shown.images)
+        return replace(shown, images=tuple(names)) if shown.images else shown
+
     def get(self, name: str) -> bytes:
         """Raises `StoreError` where there is none of that name, or where its bytes are others."""
         try:
-            data = (self.folder / name).read_bytes() if _HASH.fullmatch(name) else b""
+            data = (self.folder / name).read_bytes() if is_name(name) else b""
         except OSError:
             data = b""
         if hashlib.sha256(data).hexdigest() != name:
@@ -67,13 +78,6 @@ class ImageStore:
             return image_size(self.get(name))
         except StoreError:
             return None
-
-
-def media_type(data: bytes) -> str:
-    """Empty where it is none of ours."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for start, kind in _KINDS.items() if data.startswith(start)), "")
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from typing import Self
 import msgspec
 
 from agentrl.errors import StoreError
+from agentrl.store.images import ImageStore
 from agentrl.store.payloads import PayloadFile
 from agentrl.store.records import Trained, decode, encode, encode_trained
 from agentrl.store.rows import FINISH, row_of
@@ -102,6 +103,7 @@ class Ledger:
         self.folder = folder
         self._turn = threading.RLock()
         self._holds = False
+        self._images = ImageStore(folder)
         with self._errors("opened"):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -161,6 +163,7 @@ class Ledger:
         """Keep what ended: when this returns, it survives a kill. One sync for all of them."""
         if not trajectories:
             return
+        trajectories = tuple(map(self._images.keep, trajectories))
         records = [encode(trajectory) for trajectory in trajectories]
         with self._turn:
             assert self._payloads is not None

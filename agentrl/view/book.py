@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from agentrl.errors import AgentRLError, StoreError
-from agentrl.store.images import media_type
+from agentrl.pictures import media_type
 from agentrl.view.collection import Collection
 from agentrl.view.query import line_of
 from agentrl.view.shapes import Book, EpisodeView
@@ -124,7 +124,7 @@ class _Chosen:
             return False
         try:
             view = self.collection.episode(name, str(run))
-        except (AgentRLError, LookupError):
+        except AgentRLError:
             return False  # Damaged: it is listed, and counted as left out.
         shown = dict(self._shown(view))
         size = len(msgspec.json.encode(view)) + sum(map(len, shown.values()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from agentrl.errors import InvalidDataError, StoreError
+from agentrl.errors import InvalidDataError, StoreError, UnknownNameError
 from agentrl.view.archive import Archive
 from agentrl.view.grid import grid
 from agentrl.view.overview import overview
@@ -61,10 +61,10 @@ class Collection:
         return find_episodes(self._archive(parameters.get("run", "0")).reader, read_query(parameters))
 
     def episode(self, name: str, run: str = "0") -> EpisodeView:
-        """Raises `LookupError` where there is none of that name, `StoreError` where it is damaged."""
+        """Raises `UnknownNameError` where there is none of that name, `StoreError` where it is damaged."""
         archive = self._archive(run)
         if not archive.reader.query("SELECT 1 FROM trajectories WHERE id = ? AND payload IS NOT NULL", (name,)):
-            raise LookupError(f"{archive.folder} holds no episode {name!r} that has ended.")
+            raise UnknownNameError(f"{archive.folder} holds no episode {name!r} that has ended.")
         return archive.episode(name)
 
     def image(self, name: str) -> bytes:

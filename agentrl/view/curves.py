@@ -5,10 +5,12 @@ A curve that was never measured is not there; a value that was not measured is l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentrl.evaluation.harness import Evaluation
+from agentrl.evaluation.statistics import Interval
 from agentrl.view.shapes import Curve
 
 MOST_POINTS = 1000
@@ -45,7 +47,7 @@ def held_out_curves(evaluations: Sequence[Evaluation], metrics: Sequence[Mapping
     found = []
     for temperature in sorted({e.temperature for e in evaluations}):
         of_it = [e for e in evaluations if e.temperature == temperature and e.successes() and e.update in batch_of]
-        points = [(batch_of[e.update], e.success()) for e in sorted(of_it, key=lambda e: e.update)]
+        points = [(batch_of[e.update], success_of(e)) for e in sorted(of_it, key=lambda e: e.update)]
         if points:
             found.append(
                 Curve(
@@ -59,6 +61,12 @@ def held_out_curves(evaluations: Sequence[Evaluation], metrics: Sequence[Mapping
                 )
             )
     return found
+
+
+@functools.lru_cache(maxsize=1024)
+def success_of(evaluation: Evaluation) -> Interval:
+    """Its score, resampled once: a run that goes on is looked at again and again."""
+    return evaluation.success()
 
 
 def metric_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:

@@ -118,7 +118,8 @@ def _taught(reader: FolderReader, name: str) -> list[Trained]:
 
 
 def _members(reader: FolderReader, row: EpisodeRow) -> list[EpisodeRow]:
-    return list(reader.rows("grp = ?", (row.group,), f"member, rowid LIMIT {LARGEST_GROUP}"))
+    # A branch has no place of its own in the group: it comes behind those that have one.
+    return list(reader.rows("grp = ?", (row.group,), f"member < 0, member, rowid LIMIT {LARGEST_GROUP}"))
 
 
 def _neighbour(reader: FolderReader, row: EpisodeRow) -> Neighbour:

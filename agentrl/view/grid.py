@@ -13,6 +13,8 @@ from agentrl.view.overview import held_out
 from agentrl.view.shapes import Grid, GridRow
 
 MOST_ROWS = 1000
+MOST_COLUMNS = 8
+"Evaluations of one run."
 MOST_EPISODES = 16
 "Of one cell."
 
@@ -53,7 +55,11 @@ def _measured(archive: Archive) -> list[_Column]:
     if not archive.is_run:
         return []
     found = []
-    for evaluation in primary(archive.evaluations(), archive.recipe):
+    measured = primary(archive.evaluations(), archive.recipe)
+    last = len(measured) - 1
+    # The first, the last and some between them: more columns than that are a curve.
+    places = sorted({round(place * last / (MOST_COLUMNS - 1)) for place in range(MOST_COLUMNS)}) if measured else []
+    for evaluation in (measured[place] for place in places):
         name = "before" if evaluation.update == 0 else f"update {evaluation.update}"
         found.append(_Column(name, {task: sum(t) / len(t) for task, t in evaluation.successes().items()}))
     return found

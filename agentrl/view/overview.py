@@ -11,10 +11,10 @@ from typing import Any
 
 from agentrl.errors import InvalidDataError
 from agentrl.evaluation.harness import Evaluation
-from agentrl.evaluation.statistics import Interval, PairedDifference, paired_difference
+from agentrl.evaluation.statistics import PairedDifference, paired_difference
 from agentrl.training.health import health_of
 from agentrl.view.archive import Archive, primary
-from agentrl.view.curves import held_out_curves, manner, metric_curves
+from agentrl.view.curves import held_out_curves, manner, metric_curves, success_of
 from agentrl.view.evaluated import MOST_TASKS, evaluation_told
 from agentrl.view.recipe import settings_of
 from agentrl.view.shapes import Fact, Overview
@@ -82,12 +82,12 @@ def _verdict(measured: Sequence[Evaluation]) -> str:
     tasks, how = len(last.successes()), manner(last.temperature)
     if first is last:
         when = "Before training" if first.update == 0 else f"After {first.update} updates"
-        said = f"{when}, success on {tasks} held-out tasks was {first.success().percent()}, {how}"
+        said = f"{when}, success on {tasks} held-out tasks was {success_of(first).percent()}, {how}"
         return f"{said}; there is no other evaluation to compare it with yet."
     difference = _paired(first, last)
     if difference is None:
-        return f"Success was {first.success().percent()} and is {last.success().percent()}, on other tasks."
-    said = f"from {first.success().percent()} to {last.success().percent()} on {tasks} held-out tasks, {how}"
+        return f"Success was {success_of(first).percent()} and is {success_of(last).percent()}, on other tasks."
+    said = f"from {success_of(first).percent()} to {success_of(last).percent()} on {tasks} held-out tasks, {how}"
     if _beyond_chance(difference):
         verb = "rose" if difference.interval.value > 0 else "fell"
         return f"Success {verb} {said}: {difference.points()}."
@@ -123,7 +123,7 @@ def held_out(archive: Archive) -> Mapping[str, Sequence[float]]:
 
 def _score(evaluation: Evaluation) -> Fact:
     when = "before training" if evaluation.update == 0 else f"after {evaluation.update} updates"
-    score: Interval = evaluation.success()
+    score = success_of(evaluation)
     return Fact(f"success {when}", score.percent(), f"{score.tasks} held-out tasks, {manner(evaluation.temperature)}")
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from agentrl.errors import ConfigError, InvalidDataError, MissingDependencyError, StoreError
-from agentrl.store.images import media_type
+from agentrl.errors import ConfigError, InvalidDataError, MissingDependencyError, StoreError, UnknownNameError
+from agentrl.pictures import media_type
 from agentrl.view.collection import Collection
 from agentrl.view.shapes import Problem
 
@@ -132,8 +132,8 @@ def _episode(shown: Collection, request: Request) -> Any:
 async def _json(collection: Collection, answer: Answer, request: Request) -> Response:
     try:
         body = await asyncio.to_thread(lambda: msgspec.json.encode(answer(collection, request)))
-    except LookupError as error:
-        return _problem(404, str(error.args[0]))
+    except UnknownNameError as error:
+        return _problem(404, str(error))
     except InvalidDataError as error:
         return _problem(400, str(error))
     except StoreError as error:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from shown_runs import MARKUP, shown_trajectory, write_shown, write_tokenizer
 from typer.testing import CliRunner
 
 from agentrl.cli.main import app
-from agentrl.errors import StoreError
+from agentrl.divergence import shown_otherwise
+from agentrl.environment import Env, adapt, call
+from agentrl.errors import EnvironmentFault, InvalidDataError, StoreError, UnknownNameError
+from agentrl.pictures import picture, picture_bytes, picture_name
+from agentrl.rollout.guard import GuardedWorld
+from agentrl.rollout.limits import EpisodeLimits
 from agentrl.store.images import ImageStore, image_size, share_of
 from agentrl.store.ledger import Ledger
-from agentrl.types import Task
+from agentrl.tools import tool
+from agentrl.types import Message, Observation, Task
 from agentrl.view.book import save_book
 from agentrl.view.pieces import Pieces
 from agentrl.view.shapes import Book
@@ -123,6 +130,8 @@ def test_screenshots_travel_in_the_book(run: Path, tmp_path: Path) -> None:
 def test_the_command_writes_a_book(run: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["view", str(run), "--export", str(tmp_path / "x.html")])
     assert told.exit_code == 0 and "5 episodes" in told.output and (tmp_path / "x.html").is_file()
+    unknown = CliRunner().invoke(app, ["view", str(run), "--episode", "g9"])
+    assert isinstance(unknown.exception, UnknownNameError) and "holds no episode 'g9'" in str(unknown.exception)
 
 
 def test_the_size_of_an_image_is_read_off_its_header() -> None:
@@ -181,3 +190,63 @@ def test_token_text_is_read_from_every_kind_of_tokenizer_file(tmp_path: Path) ->
 def test_the_words_of_a_run_are_those_of_its_own_tokenizer(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "m")
     assert Pieces.load(tmp_path / "m").text([3, 4]) == "go north"
+
+
+def test_a_picture_is_the_same_whole_and_by_name() -> None:
+    whole = picture(JPEG)
+    name = hashlib.sha256(JPEG).hexdigest()
+    assert picture_name(whole) == name == picture_name(name) and picture_bytes(whole) == JPEG
+    recorded, now = (Observation((Message("user", "o"),), images=(image,)) for image in (name, whole))
+    assert shown_otherwise(0, recorded, now) is None
+    assert shown_otherwise(0, recorded, replace(now, images=(picture(JPEG + b"1"),))) is not None
+    for wrong in ("data:,x", "data:image/svg+xml;base64,PHN2Zz4=", whole.replace("jpeg", "png"), f"{whole}!"):
+        with pytest.raises(InvalidDataError, match="is no picture"):
+            picture_name(wrong)
+
+
+class Screen(Env):
+    """A screen to click on, that may show something else than a picture."""
+
+    def __init__(self, *, shows: str = "") -> None:
+        self.shows = shows
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task("t", "screen")]
+
+    def reset(self, task: Task) -> Observation:
+        self.clicks = 0
+        return Observation((Message("user", "click"),), images=(self.shows,) if self.shows else ())
+
+    def screenshot(self) -> bytes:
+        return JPEG + bytes([self.clicks])
+
+    @tool
+    def click(self, x: int, y: int) -> str:
+        """Click at a place, in pixels."""
+        self.clicks += 1
+        return "clicked"
+
+
+def guarded(author: Env) -> GuardedWorld:
+    return GuardedWorld(adapt(author), Task("t", "screen"), EpisodeLimits(), lambda stage: None)
+
+
+async def test_an_environments_screenshots_come_after_reset_and_every_action() -> None:
+    world = guarded(Screen())
+    shown = await world.reset()
+    after = (await world.step(call("click", x=20, y=50), shown, 0)).observation
+    assert [picture_bytes(image)[-1] for image in (*shown.images, *after.images)] == [0, 1]
+
+
+async def test_an_environment_that_shows_no_picture_is_at_fault() -> None:
+    with pytest.raises(EnvironmentFault, match=r"task 't' showed no picture: 'screen\.png' is no picture"):
+        await guarded(Screen(shows="screen.png")).reset()
+
+    class Blind(Screen):
+        def screenshot(self) -> bytes:
+            return b"<svg>"
+
+    with pytest.raises(
+        EnvironmentFault, match=r"Blind\.screenshot returned b'<svg>' .* PNG, JPEG, GIF or WebP, or None"
+    ):
+        await guarded(Blind()).reset()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import pytest
 from shown_runs import MARKUP, shown_trajectory, write_shown
 
 from agentrl.errors import ConfigError, StoreError
-from agentrl.store.images import ImageStore
+from agentrl.pictures import picture
 from agentrl.store.ledger import Ledger
 from agentrl.types import Task
 from agentrl.view.collection import Collection
 from agentrl.view.server import listen, make_app
 
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60).to_bytes(4, "big") + (40).to_bytes(4, "big")
 HOME = "http://127.0.0.1:8000"
 
 
@@ -73,6 +76,7 @@ async def test_an_episode_is_shown_with_its_calls_tokens_group_and_neighbours(cl
     assert group["g1-0"]["step_advantages"] == [0.5, 2.0] and group["g1-1"]["step_advantages"] == [None, None]
     assert group["g1-2"]["step_ids"] == ["g1-0/0", "g1-2/1"] and group["g1-2"]["forked_from"] == "g1-0/0"
     assert (found["previous"], found["next"]) == (None, "g1-1")
+    assert list(group) == ["g1-0", "g1-1", "g1-2"]
     branch = await asked(client, "/api/episode/g1-2")
     assert [step["shared"] for step in branch["steps"]] == [True, False]
 
@@ -209,18 +213,18 @@ async def test_a_runs_own_grid_is_its_evaluations(client: httpx.AsyncClient) -> 
 async def test_a_screenshot_is_served_with_the_click_marked(tmp_path: Path) -> None:
     write_shown(tmp_path / "run")
     (tmp_path / "run" / "config.toml").write_text("torn = ")
-    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60).to_bytes(4, "big") + (40).to_bytes(4, "big")
-    name = ImageStore(tmp_path / "run").put(picture)
     seen = shown_trajectory("g4-0", "g4")
-    object.__setattr__(seen.steps[0].observation, "images", (name,))
+    first = replace(seen.steps[0], observation=replace(seen.steps[0].observation, images=(picture(PNG),)))
+    seen = replace(seen, steps=(first, *seen.steps[1:]))
     with Ledger(tmp_path / "run") as ledger:
         ledger.issue(4, "g4", Task("task-g4", "keydoor"), ["g4-0"])
         ledger.finish(seen)
     async with served(tmp_path, tmp_path / "run") as client:
         step = (await asked(client, "/api/episode/g4-0"))["steps"][0]
+        name = hashlib.sha256(PNG).hexdigest()
         assert (step["images"], step["marks"]) == ([f"api/image/{name}"], [[0.5, 0.25]])
         answer = await client.get(f"/{step['images'][0]}")
-        assert (answer.content, answer.headers["content-type"]) == (picture, "image/png")
+        assert (answer.content, answer.headers["content-type"]) == (PNG, "image/png")
         (tmp_path / "run" / "images" / name).write_bytes(b"<svg onload=alert(1)>")
         assert (await client.get(f"/{step['images'][0]}")).status_code == 404
 
