@@ -24,31 +24,10 @@ from agentrl.store.images import ImageStore
 from agentrl.store.payloads import PayloadFile
 from agentrl.store.records import Trained, decode, encode, encode_trained
 from agentrl.store.rows import FINISH, row_of
+from agentrl.store.schema import SCHEMA, SCHEMA_VERSION
 from agentrl.types import JSON, Settlement, Task, Trajectory
 
 LEDGER, PAYLOADS, TRAINED, LOCK = "ledger.sqlite", "payloads.bin", "trained.bin", "ledger.lock"
-SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS groups (
-    id TEXT PRIMARY KEY, ordinal INTEGER NOT NULL, task TEXT NOT NULL, size INTEGER NOT NULL,
-    state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS trajectories (
-    id TEXT PRIMARY KEY, grp TEXT NOT NULL, member INTEGER NOT NULL, attempt INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL, batch INTEGER, payload INTEGER, status TEXT, reward REAL, success INTEGER,
-    oldest INTEGER, newest INTEGER, task TEXT, outcome TEXT, steps INTEGER, tokens INTEGER, calls INTEGER,
-    wrong_calls INTEGER, started REAL, seconds REAL, source TEXT, forked_from TEXT, error TEXT);
-CREATE TABLE IF NOT EXISTS trained (
-    trajectory TEXT NOT NULL, batch INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (trajectory, batch));
-CREATE TABLE IF NOT EXISTS head (
-    one INTEGER PRIMARY KEY CHECK (one = 1), batch INTEGER NOT NULL, checkpoint TEXT NOT NULL,
-    ordinal INTEGER NOT NULL, sampler TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS settlements (grp TEXT PRIMARY KEY, said TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS trajectories_by_group ON trajectories (grp);
-CREATE INDEX IF NOT EXISTS trajectories_by_batch ON trajectories (state, batch);
-CREATE INDEX IF NOT EXISTS trajectories_by_task ON trajectories (task, status, success);
-CREATE INDEX IF NOT EXISTS groups_by_state ON groups (state);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +333,7 @@ class Ledger:
         database = sqlite3.connect(self.folder / LEDGER, isolation_level=None, check_same_thread=False, timeout=30.0)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(_SCHEMA)
+            database.executescript(SCHEMA)
             database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
             found = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0]
             if found != str(SCHEMA_VERSION):

@@ -17,10 +17,11 @@ from typing import Any, Self
 import msgspec
 
 from agentrl.errors import StoreError
-from agentrl.store.ledger import LEDGER, LOCK, PAYLOADS, SCHEMA_VERSION, TRAINED
+from agentrl.store.ledger import LEDGER, LOCK, PAYLOADS, TRAINED
 from agentrl.store.payloads import read_record
 from agentrl.store.records import Trained, decode, decode_trained
 from agentrl.store.rows import COLUMNS, EpisodeRow
+from agentrl.store.schema import SCHEMA_VERSION
 from agentrl.types import Group, Task, Trajectory
 
 

@@ -22,11 +22,11 @@ from agentrl.store.ledger import LEDGER, PAYLOADS, TRAINED
 from agentrl.store.reader import FolderReader
 from agentrl.training.metrics import read_metrics
 from agentrl.types import Status
-from agentrl.view.episode import view_episode
+from agentrl.view.episode import neighbours, view_episode
 from agentrl.view.pieces import FILE, Pieces
 from agentrl.view.query import Query, find_episodes
 from agentrl.view.recipe import read_recipe
-from agentrl.view.shapes import EpisodePage, EpisodeView
+from agentrl.view.shapes import EpisodePage, EpisodeView, Neighbour
 
 SCORED = ", ".join(f"'{status.value}'" for status in Status if status.trains)
 "SQL: the statuses of episodes that are scored."
@@ -42,6 +42,7 @@ class Archive:
         self.images = ImageStore(folder)
         self._run = RunFolder(folder)
         self._pieces: Pieces | None = None
+        self._beside: tuple[tuple[str, int], list[Neighbour]] | None = None
         self._turn = threading.Lock()
 
     @property
@@ -137,7 +138,17 @@ class Archive:
 
     def episode(self, name: str) -> EpisodeView:
         """Raises `StoreError` where none of that name has ended, or where its payload is damaged."""
-        return view_episode(self.reader, self.images, self.pieces(), name)
+        return view_episode(self.reader, self.images, self.pieces(), name, self._group_of(name))
+
+    def _group_of(self, name: str) -> list[Neighbour]:
+        """Read once while nothing is written: who looks at one member looks at the next."""
+        found = self.reader.query("SELECT grp FROM trajectories WHERE id = ?", (name,))
+        group = found[0][0] if found else ""
+        state = (group, self.revision())
+        with self._turn:
+            if self._beside is None or self._beside[0] != state:
+                self._beside = (state, neighbours(self.reader, group))
+            return self._beside[1]
 
     def pieces(self) -> Pieces:
         """The text of token ids, from the run's own tokenizer; read once, as it never changes."""

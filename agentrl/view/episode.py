@@ -26,8 +26,10 @@ LARGEST_GROUP = 64
 "Members that are shown side by side."
 
 
-def view_episode(reader: FolderReader, images: ImageStore, pieces: Pieces, name: str) -> EpisodeView:
-    """Raises `StoreError` where none of that name has ended, or where its payload is damaged."""
+def view_episode(
+    reader: FolderReader, images: ImageStore, pieces: Pieces, name: str, group: Sequence[Neighbour]
+) -> EpisodeView:
+    """Beside `group`, its neighbours. Raises `StoreError` where none has ended, or where its payload is damaged."""
     trajectory = reader.trajectory(name)
     row = next(reader.rows("id = ?", (name,)))
     lens = Lens(trajectory, _taught(reader, name))
@@ -63,11 +65,17 @@ def view_episode(reader: FolderReader, images: ImageStore, pieces: Pieces, name:
         task=msgspec.to_builtins(trajectory.task),
         steps=steps,
         final=said(trajectory.final),
-        group=[_neighbour(reader, member) for member in _members(reader, row)],
+        group=group,
         given=trajectory.given,
         previous=_beside(reader, name, "<", "DESC"),
         next=_beside(reader, name, ">", "ASC"),
     )
+
+
+def neighbours(reader: FolderReader, group: str) -> list[Neighbour]:
+    """The members of a group that have ended. A branch has no place of its own: it comes behind those that have one."""
+    members = reader.rows("grp = ?", (group,), f"member < 0, member, rowid LIMIT {LARGEST_GROUP}")
+    return [_neighbour(reader, member) for member in members]
 
 
 def said(observation: Observation | None) -> list[Said]:
@@ -115,11 +123,6 @@ def _taught(reader: FolderReader, name: str) -> list[Trained]:
         return reader.trained(name)
     except (StoreError, InvalidDataError):
         return []
-
-
-def _members(reader: FolderReader, row: EpisodeRow) -> list[EpisodeRow]:
-    # A branch has no place of its own in the group: it comes behind those that have one.
-    return list(reader.rows("grp = ?", (row.group,), f"member < 0, member, rowid LIMIT {LARGEST_GROUP}"))
 
 
 def _neighbour(reader: FolderReader, row: EpisodeRow) -> Neighbour:

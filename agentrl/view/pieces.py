@@ -5,7 +5,7 @@ An id is never hidden: bytes that are no whole character are written as escapes,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,14 @@ class _File(msgspec.Struct):
 class Pieces:
     """The text behind token ids. Without a file, of which there may be none, ids are shown as digits."""
 
-    def __init__(self, vocabulary: dict[int, bytes], separator: bytes = b"") -> None:
+    def __init__(
+        self, vocabulary: dict[int, str], written: Callable[[str], bytes] = str.encode, separator: bytes = b""
+    ) -> None:
+        """`written` gives the bytes behind a piece of the vocabulary."""
         self._vocabulary = vocabulary
+        self._written = written
         self._separator = separator
+        self._added: dict[int, str] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Pieces:
@@ -52,15 +57,15 @@ class Pieces:
         vocab = found.model.vocab
         pieces = vocab.items() if isinstance(vocab, dict) else ((piece, i) for i, (piece, _) in enumerate(vocab))
         decoder = bytes(found.decoder)
+        written: Callable[[str], bytes] = str.encode
         if b'"ByteLevel"' in decoder:
-            known = {i: _from_byte_level(piece) for piece, i in pieces}
+            written = _from_byte_level
         elif b"\xe2\x96\x81" in decoder or b"\\u2581" in decoder:
-            known = {i: _from_metaspace(piece) for piece, i in pieces}
-        else:
-            known = {i: piece.encode() for piece, i in pieces}
-        known |= {added.id: added.content.encode() for added in found.added_tokens}
+            written = _from_metaspace
         # A vocabulary without a decoder is one of words.
-        return cls(known, b" " if decoder == b"null" else b"")
+        made = cls({i: piece for piece, i in pieces}, written, b" " if decoder == b"null" else b"")
+        made._added = {added.id: added.content for added in found.added_tokens}
+        return made
 
     def each(self, ids: Ids) -> list[str]:
         """One text an id."""
@@ -71,8 +76,12 @@ class Pieces:
         return separator.join(self._bytes(ids)).decode(errors="replace")
 
     def _bytes(self, ids: Ids) -> list[bytes]:
-        known = self._vocabulary
-        return [known[i] if i in known else str(i).encode() for i in map(int, ids)]
+        return [self._piece(i) for i in map(int, ids)]
+
+    def _piece(self, token: int) -> bytes:
+        if token in self._added:
+            return self._added[token].encode()
+        return self._written(self._vocabulary[token]) if token in self._vocabulary else str(token).encode()
 
 
 def _byte_table() -> dict[str, int]:
