@@ -46,7 +46,8 @@ def cheats(scenario: Scenario, steps: int) -> Mapping[str, Iterable[Action]]:
     lines: dict[str, Iterable[Action]] = {
         "say_yes": repeat(say("Yes, of course. It is all done."), steps),
         "write_the_answer_key": [*repeat(say(key), steps)],
-        "tell_every_amount": [found, *repeat(say(_every_value(scenario)), steps)],
+        "tell_every_amount": [found, *repeat(say(" ".join(_every_value(scenario))), steps)],
+        "tell_one_amount_after_the_other": chain([found], map(say, _every_value(scenario)), leave),
         "refund_everything": chain([found], map(_refund_all(scenario), orders), leave),
         "cancel_everything": chain(
             [found], (call("cancel_order", order=o, reason="changed mind") for o in orders), leave
@@ -62,6 +63,7 @@ def cheats(scenario: Scenario, steps: int) -> Mapping[str, Iterable[Action]]:
         refusals = (call("refuse", order=goal.order, reason="too late") for goal in goals)
         lines["refuse_everything"] = chain([found], refusals, leave)
     if answers:
+        lines["answer_without_finding_the_customer"] = chain(map(_action, wanted), _tell(answers), leave)
         lines["change_without_telling"] = chain([found], map(_action, wanted), leave)
         lines["tell_without_changing"] = chain([found], _tell(["1.11", *answers]), leave) if wanted else [say("1.11")]
     return lines
@@ -103,10 +105,11 @@ def _refund_all(scenario: Scenario) -> Any:
     return lambda order: call("refund", order=order, amount=scenario.books.orders[order].total / 100)
 
 
-def _every_value(scenario: Scenario) -> str:
-    """Everything that could be asked for, in one message."""
+def _every_value(scenario: Scenario) -> list[str]:
+    """Everything that could be asked for; what is right comes last."""
     orders = scenario.books.orders.values()
     amounts = {money(order.total) for order in orders} | {money(line.price) for order in orders for line in order.lines}
     days = {order.promised for order in orders}
     rights = {goal.ask.right for goal in scenario.goals if goal.ask}
-    return " ".join(sorted(amounts | days | rights | {order.tracking for order in orders}))
+    values = amounts | days | rights | {order.tracking for order in orders if order.tracking}
+    return sorted(values, key=lambda value: (value in rights, value))

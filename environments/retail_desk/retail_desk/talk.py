@@ -14,8 +14,9 @@ import msgspec
 
 from retail_desk.scenario import AskKind, Scenario
 
-MOST_VALUES: Mapping[AskKind, int] = {"amount": 3, "day": 2, "code": 1}
-"Values of one kind in one message; with more the customer does not know which one is meant."
+MOST_VALUES = 3
+"""Amounts in one message about a change, such as two prices and their sum; with more the customer does not know which
+one is meant. A bare question is answered with one value, or it could be answered by telling all that there are."""
 MOST_TRIES = 3
 "Messages with such values that the customer listens to, for each question."
 
@@ -48,7 +49,7 @@ class Talk:
     unasked: int = 0
     "Changes without a yes before."
     unserved: int = 0
-    "Changes of orders whose customer was not found before."
+    "Changes of, and answers about, orders whose customer was not found before."
     found: set[str] = field(default_factory=set)
     "Customers that were found."
     seen: set[str] = field(default_factory=set)
@@ -80,7 +81,8 @@ def listen(talk: Talk, scenario: Scenario, text: str) -> bool:
         if not values or talk.tries.get(goal.order, 0) >= MOST_TRIES:
             continue
         talk.tries[goal.order] = talk.tries.get(goal.order, 0) + 1
-        if len(values) > MOST_VALUES[goal.ask.kind]:
+        talk.unserved += goal.ask.right in values and scenario.books.orders[goal.order].customer not in talk.found
+        if len(values) > (MOST_VALUES if goal.changes else 1):
             clear = False
         else:
             talk.beliefs[goal.order] = goal.ask.right in values

@@ -272,7 +272,7 @@ async def test_a_change_needs_a_yes_and_a_customer() -> None:
     find = next(i for i, action in enumerate(line) if action.tool_calls)
     results = await play(env, task, [*line[:find], *line[find + 1 :], say("Done.")])
     assert results[-1].scores["state"] == 1.0 and results[-1].scores["rules"] == 0.0
-    assert env.talk.unserved == 1 and env.talk.unasked == 0
+    assert env.talk.unserved == 2 and env.talk.unasked == 0, "the change and the answer"
 
 
 async def test_a_stranger_is_told_nothing() -> None:
@@ -322,6 +322,21 @@ def test_what_the_customer_believes(said: list[str], believes: bool | None) -> N
     for text in said:
         listen(talk, scenario, text.format(right=goal.ask.right))
     assert talk.beliefs.get(goal.order) is believes
+
+
+async def test_a_bare_question_is_answered_with_one_value_and_after_the_customer_was_found() -> None:
+    task = a_task("easy", "track")
+    scenario = Scenario.from_json(task.data)
+    ask = scenario.goals[0].ask
+    assert ask
+    wrong = {"amount": "0.01", "day": "2031-12-31", "code": "TF000000"}[ask.kind]
+    find = call("find_customer", name=scenario.name, postcode=scenario.postcode)
+    both, right = say(f"{wrong} or {ask.right}"), say(ask.right)
+    assert (await play(RetailDesk(), task, [find, right]))[-1].scores["success"] == 1.0
+    many, *_, last = await play(RetailDesk(), task, [find, both, right])
+    assert not many.terminated and last.scores["success"] == 1.0
+    blind = (await play(RetailDesk(), task, [right]))[-1]
+    assert blind.scores["told"] == 1.0 and blind.scores["rules"] == blind.scores["success"] == 0.0
 
 
 @pytest.mark.parametrize(
