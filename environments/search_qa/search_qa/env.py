@@ -21,7 +21,7 @@ from agentrl.errors import ConfigError
 from search_qa.documents import Document, Question, read_questions
 from search_qa.index import Index, load
 from search_qa.phrases import PHRASES
-from search_qa.retrievers import Local, Remote, Retriever
+from search_qa.retrievers import Local, Retriever
 from search_qa.scoring import citations, exact_match, f1, read_answer, supported
 from search_qa.world import PATHS, index_of, make_world
 
@@ -113,6 +113,9 @@ class SearchQA(Env):
         elif self._index is not None:
             self._retriever = Local(self._index)
         else:
+            # Not before: to list what is registered loads no HTTP client.
+            from search_qa.remote import Remote
+
             self._retriever = Remote(self._url, self.step_deadline - 5)
         return self.question.text
 

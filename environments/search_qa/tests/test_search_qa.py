@@ -23,7 +23,7 @@ from search_qa.env import SearchQA
 from search_qa.index import build, load, save, words
 from search_qa.phrases import PHRASES
 from search_qa.plugin import suite
-from search_qa.retrievers import Remote
+from search_qa.remote import Remote
 from search_qa.scoring import citations, exact_match, f1, normalised, read_answer, supported
 from search_qa.world import PATHS, make_world
 from typer.testing import CliRunner
