@@ -16,7 +16,7 @@ from agentrl.training.health import health_of
 from agentrl.view.archive import Archive, primary
 from agentrl.view.curves import held_out_curves, manner, metric_curves, success_of
 from agentrl.view.evaluated import MOST_TASKS, evaluation_told
-from agentrl.view.recipe import settings_of
+from agentrl.view.recipe import recipe_defaults, settings_of
 from agentrl.view.shapes import Fact, Overview
 
 
@@ -37,7 +37,11 @@ def overview(archives: Sequence[Archive]) -> Overview:
         verdict=verdict,
         facts=facts,
         command=_command(archive),
-        settings=settings_of(archive.conditions(), baseline.conditions() if baseline else None),
+        settings=settings_of(
+            archive.conditions(),
+            baseline.conditions() if baseline else None,
+            recipe_defaults() if archive.is_run else {},
+        ),
         curves=[*held_out_curves(evaluations, metrics), *metric_curves(metrics)],
         health=health_of(metrics),
         outcomes=outcomes,

@@ -25,16 +25,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
         return {}
 
 
-def settings_of(recipe: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> list[Setting]:
-    """In the recipe's order; a key that only `baseline` has comes last."""
-    values, defaults, other = flat(recipe), _defaults(), flat(baseline or {})
+def settings_of(
+    told: Mapping[str, Any], baseline: Mapping[str, Any] | None, defaults: Mapping[str, JSON]
+) -> list[Setting]:
+    """In the order of `told`; a key that only `baseline` has comes last. Without defaults nothing has changed."""
+    values, other = flat(told), flat(baseline or {})
     keys = [*values, *(key for key in other if key not in values)]
     return [
         Setting(
             key=key,
             value=values.get(key),
             default=defaults.get(key),
-            changed=key in values and key != "name" and values[key] != defaults.get(key),
+            changed=bool(defaults) and key in values and key != "name" and values[key] != defaults.get(key),
             baseline=other.get(key),
         )
         for key in keys
@@ -52,7 +54,8 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
     return found
 
 
-def _defaults() -> dict[str, JSON]:
+def recipe_defaults() -> dict[str, JSON]:
+    """Of every key that has one."""
     return flat(_default_table(Config))
 
 

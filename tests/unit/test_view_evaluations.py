@@ -67,7 +67,7 @@ def test_a_finished_evaluation_is_told_beside_a_policy_that_says_nothing(tmp_pat
     assert facts["score"].note == "20 tasks, 39 attempts"
     assert (facts["pass@2"].value, facts["faults"].value, facts["faults"].tone) == ("78.9%", "1", "bad")
     assert facts["left out"].value == "task-bad"
-    assert {one.key: one.value for one in found.settings}["options.size"] == 5
+    assert {one.key: (one.value, one.changed) for one in found.settings}["options.size"] == (5, False)
 
 
 @pytest.mark.parametrize("torn", [False, True])
