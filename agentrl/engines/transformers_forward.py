@@ -153,14 +153,14 @@ def _check_supported(model: Any, max_context: int) -> None:
 
 def _split(counts: Integers, cost: float) -> list[tuple[int, int]]:
     """Ranges of the ascending `counts`, cut where padding saved exceeds `cost` tokens."""
-    ranges, todo = [], [(0, len(counts))]
-    while todo:
-        start, end = todo.pop()
+    ranges, waiting = [], [(0, len(counts))]
+    while waiting:
+        start, end = waiting.pop()
         part = counts[start:end]
         saved = np.arange(1, len(part)) * (part[-1] - part[:-1])
         at = int(saved.argmax()) if len(saved) else 0
         if len(saved) and saved[at] > cost:
-            todo += [(start + at + 1, end), (start, start + at + 1)]
+            waiting += [(start + at + 1, end), (start, start + at + 1)]
         else:
             ranges.append((start, end))
     return ranges

@@ -51,7 +51,7 @@ def signature(tool: ToolSpec) -> str:
 
 
 def example_arguments(tool: ToolSpec) -> dict[str, JSON]:
-    """Placeholder values of the right type for the required parameters (for all where none is required)."""
+    """Values of the right type and of no meaning for the required parameters (for all where none is required)."""
     every = parameters(tool)
     wanted = [p for p in every if p.required] or list(every)
     return {p.name: _example(p.schema) for p in wanted}
