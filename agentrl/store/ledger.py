@@ -333,7 +333,8 @@ class Ledger:
         database = sqlite3.connect(self.folder / LEDGER, isolation_level=None, check_same_thread=False, timeout=30.0)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(SCHEMA)
+            # One transaction: a page of the log for each table, not several.
+            database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             database.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
             found = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()[0]
             if found != str(SCHEMA_VERSION):

@@ -140,7 +140,7 @@ def test_a_run_begun_with_another_recipe_or_in_use_or_with_torn_files(tmp_path):
     [
         (3_000, "the ledger in .* cannot be opened"),
         (110_000, "could not be written: .*File too large"),
-        (180_000, "the ledger in .* cannot be written"),
+        (240_000, "the ledger in .* cannot be written"),
     ],
 )
 def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path, limit, said):
@@ -226,7 +226,7 @@ def test_an_environment_that_fails_now_and_then_is_retried_and_the_run_ends_well
         ),
         (
             SWITCH,
-            SWITCH + "        if Lamps.resets % 7 == 0 and Lamps.resets > 400:\n            raise OSError('flicker')\n",
+            SWITCH + "        if Lamps.resets % 7 == 0 and Lamps.resets > 420:\n            raise OSError('flicker')\n",
         ),
     )
     bench = make_bench(tmp_path / "bench", RECIPE, flaky)

@@ -89,7 +89,10 @@ async def counted() -> Trajectory:
 async def test_tokens_are_kept_where_the_renderer_writes_the_same(recorded: Recorded, tmp_path: Path) -> None:
     parent, world = await counted(), replace(recorded, world=Counter(), config=None)  # type: ignore[arg-type]
     (kept,) = await continue_from(world, parent, Going(2), TokenPlayer(Engine(), Renderer()), tmp_path / "kept")
-    assert kept.status is Status.OK and kept.steps[:2] == parent.steps[:2]
+    assert kept.status is Status.OK and [s.id for s in kept.steps[:2]] == [s.id for s in parent.steps[:2]]
+    assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(kept.steps[:2], parent.steps, strict=False))
+    # They were sampled for another episode, which may have been trained on.
+    assert [step.trains for step in kept.steps] == [False, False, *[True] * (len(kept.steps) - 2)]
     assert kept.steps[2].context == parent.steps[1].id and kept.forks == 0
     assert np.array_equal(kept.steps[2].prompt, parent.steps[2].prompt)
 
