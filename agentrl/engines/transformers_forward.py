@@ -118,7 +118,9 @@ def view_of(model: torch.nn.Module, max_context: int) -> Any:
         view = view.get_base_model()
     _check_supported(view, max_context)
     view.eval()
-    if getattr(view, "is_gradient_checkpointing", False):
+    # The second name is the older one, and newer versions warn of it.
+    checkpoints = getattr(view, "is_activation_checkpointing", None)
+    if getattr(view, "is_gradient_checkpointing", False) if checkpoints is None else checkpoints:
         view.gradient_checkpointing_disable()
     if view.config._attn_implementation != "eager":
         view.set_attn_implementation(NAME)
