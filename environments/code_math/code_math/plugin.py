@@ -1,4 +1,4 @@
-"""What this package registers: the environment `code_math` and the suite of its name."""
+"""What this package registers: the environment `code_math` and the suite `code-math`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def agentrl_environments() -> Mapping[str, type[CodeMath]]:
 
 @agentrl.hookimpl
 def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
-    return {"code_math": suite}
+    return {"code-math": suite}
 
 
 def suite(*, level: Level = "easy", sandbox: str = "embedded", shots: int = 2) -> agentrl.Suite:
     """256 held-out problems. level, sandbox, shots: as the environment's."""
     return agentrl.Suite(
-        name="code_math",
+        name="code-math",
         version="1",
         environment=CodeMath,
         options={"level": level, "sandbox": sandbox, "shots": shots},
