@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from agentrl.errors import StoreError
 from agentrl.evaluation.attempts import Attempt, attempt_of, by_task
 from agentrl.evaluation.statistics import Interval, score_interval
+from agentrl.files import write_whole
 from agentrl.protocols import Episodes
 from agentrl.types import Task
 
@@ -57,14 +57,8 @@ class Evaluation:
         return asked == {(attempt.task, attempt.number) for attempt in self.attempts}
 
     def save(self, path: Path) -> None:
-        """Written aside and renamed, so that a reader never sees half of it."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".partial")
-            aside.write_text(json.dumps(asdict(self), indent=1))
-            os.replace(aside, path)  # noqa: PTH105
-        except OSError as error:
-            raise StoreError(f"the evaluation cannot be saved as {path}: {error}.") from error
+        """Raises `StoreError`."""
+        write_whole(path, json.dumps(asdict(self), indent=1).encode())
 
     @staticmethod
     def load(path: Path) -> Evaluation:

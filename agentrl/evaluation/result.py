@@ -7,7 +7,6 @@ never scored; tasks that are known to be bad are named and not played.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import msgspec
 from agentrl.errors import StoreError
 from agentrl.evaluation.attempts import Attempt, by_task
 from agentrl.evaluation.statistics import Interval, pass_at_k, pass_hat_k, score_interval
+from agentrl.files import write_whole
 from agentrl.types import JSON
 
 MANIFEST, RESULTS = "evaluation.json", "results.json"
@@ -220,10 +220,4 @@ def load_manifest(folder: Path) -> Manifest:
 
 def write_json(path: Path, value: object) -> None:
     """Whole or not at all. Raises `StoreError`."""
-    aside = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-        os.replace(aside, path)  # noqa: PTH105
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}.") from error
+    write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

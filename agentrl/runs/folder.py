@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrl.config import dump_toml
 from agentrl.errors import ConfigError, StoreError
+from agentrl.files import write_whole
 from agentrl.sections import Config
 from agentrl.types import JSON
 
@@ -99,12 +100,7 @@ class RunFolder:
     def claim(self, config: Config) -> None:
         """Write the resolved recipe. For who holds the ledger's lock: another process may be running here."""
         self.check(config)
-        try:
-            aside = self.recipe.with_suffix(".partial")
-            aside.write_text(dump_toml(config))
-            aside.replace(self.recipe)
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be written: {error}.") from error
+        write_whole(self.recipe, dump_toml(config).encode())
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
-from agentrl.agents import NullAgent
+from agentrl.agents import null_agent
 from agentrl.errors import AgentRLError, StoreError
+from agentrl.files import write_whole
+from agentrl.rollout.agents import AgentPlayer
+from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.limits import EpisodeLimits, Supervision
 from agentrl.runs.blueprint import Blueprint
-from agentrl.testing.episodes import Episode, play
-from agentrl.types import Task
 
 TASKS = 8
 "How many training tasks it is given, the first ones."
@@ -44,34 +45,25 @@ async def null_score(blueprint: Blueprint, *, fresh: bool) -> NullScore | None:
         return None
     tasks = [replace(task, split="train") for task in islice(blueprint.environment().tasks("train"), TASKS)]
     try:
-        played = await _played(blueprint, tasks)
+        async with nobody(blueprint) as rollout:
+            played = await asyncio.gather(*(rollout.episode(task, 0) for task in tasks))
     except AgentRLError:
         # The run meets the same fault in a moment, and says more of it.
         return None
-    if not played:
+    if not played or not all(trajectory.status.trains for trajectory in played):
         return None
     rewards, successes = [one.reward for one in played], [one.success for one in played]
     score = NullScore(len(played), sum(rewards) / len(played), sum(successes) / len(played))
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(asdict(score)))
-    aside.replace(path)
+    write_whole(path, json.dumps(asdict(score)).encode())
     return score
 
 
-async def _played(blueprint: Blueprint, tasks: list[Task]) -> list[Episode]:
-    """As many at once as the run may have environments."""
-    places = asyncio.Semaphore(min(blueprint.config.rollout.environments, TASKS))
-
-    async def one(task: Task) -> Episode:
-        async with places:
-            environment = blueprint.environment()
-            try:
-                return await play(environment, task, lambda _, __: NullAgent(), random.Random(task.seed))
-            finally:
-                await environment.close()
-
-    played = await asyncio.gather(*map(one, tasks), return_exceptions=True)
-    for failure in played:
-        if isinstance(failure, BaseException):
-            raise failure
-    return [episode for episode in played if isinstance(episode, Episode)]
+def nobody(blueprint: Blueprint) -> RolloutEngine:
+    """Plays within the run's limits and says nothing; a fault is met once."""
+    rollout = blueprint.config.rollout
+    return RolloutEngine(
+        blueprint.environment,
+        AgentPlayer(null_agent),
+        limits=EpisodeLimits(max_steps=rollout.max_steps, episode_deadline=rollout.episode_deadline),
+        supervision=Supervision(environment_slots=rollout.environments, attempts=1),
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from agentrl.errors import AgentRLError, StoreError
+from agentrl.files import write_whole
 from agentrl.pictures import media_type
 from agentrl.view.collection import Collection
 from agentrl.view.query import line_of
@@ -40,13 +41,7 @@ def save_book(
     """
     with Collection([folder, *others]) as collection:
         book = make_book(collection, first=first, largest=largest)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.name}.partial")
-        aside.write_text(bind(book, PAGE), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}. Choose another place.") from error
+    write_whole(path, bind(book, PAGE).encode())
     return book
 
 

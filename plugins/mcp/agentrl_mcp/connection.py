@@ -7,7 +7,7 @@ request is handed to that task, and whoever waits for an answer may be cancelled
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,6 @@ class Connection:
                 self._up.set_exception(self._lost(_reason(error)))
             if not isinstance(error, Exception | BaseExceptionGroup):
                 raise
-        finally:
-            # Nobody may be left waiting to hear of it.
-            self._up.done() and self._up.exception()
 
     async def _answer(
         self, client: Client, name: str, arguments: Mapping[str, Any], answer: asyncio.Future[Answer]
@@ -142,6 +139,3 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-__all__: Sequence[str] = ("Answer", "Connection", "Server")

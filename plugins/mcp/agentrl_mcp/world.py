@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec
+from agentrl.errors import did_you_mean
+from agentrl.outcomes import UNKNOWN_TOOL
 from agentrl_mcp.connection import Answer, Connection, Server
 from agentrl_mcp.grading import Called, Played, graded, load_reward, read_tasks
 
@@ -128,8 +129,8 @@ class McpWorld:
         if made.name in known:
             answer = await self._connection.call(made.name, made.arguments)
         else:
-            near = "".join(f" Did you mean {name!r}?" for name in get_close_matches(made.name, known, 1))
-            answer = Answer(f"no tool is called {made.name!r}.{near} Tools: {', '.join(known)}.", True)
+            near = did_you_mean(made.name, known)
+            answer = Answer(f"{UNKNOWN_TOOL} {made.name!r}.{near} Tools: {', '.join(known)}.", True)
         self._calls.append(Called(made.name, made.arguments, answer.text, answer.error))
         return answer
 

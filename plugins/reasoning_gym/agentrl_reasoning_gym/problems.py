@@ -5,7 +5,6 @@ The score is the generator's own, from 0 to 1; nothing is parsed out of the answ
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
@@ -64,9 +63,6 @@ class ReasoningGym(Env):
 
     def oracle(self, task: Task) -> Iterable[Action]:
         yield say(str(self._entry["answer"]))
-
-    def demonstrate(self, task: Task, rng: random.Random) -> Iterable[Action]:
-        return self.oracle(task)
 
     def cheats(self, task: Task) -> dict[str, Iterable[Action]]:
         return {
