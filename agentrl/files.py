@@ -15,4 +15,4 @@ def write_whole(path: Path, data: bytes) -> None:
         aside.write_bytes(data)
         aside.replace(path)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}. Free space or choose another place.") from error
+        raise StoreError(f"{path} cannot be saved: {error}. Free space or choose another place.") from error
