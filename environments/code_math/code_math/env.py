@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from itertools import count
@@ -26,6 +27,9 @@ TEST_TASKS = 256
 LIMITS = Limits(seconds=3.0, memory=128 << 20, output=16 << 10)
 _SHOWN = 2_000
 "Characters of a run's output that the model is shown."
+_TRACEBACK = "Traceback (most recent call last):"
+_PLACE = re.compile(r'^  File "<(?!frozen )[^"]*>", line (\d+)', re.MULTILINE)
+"Lines of the model's own code; a library's file has a path."
 _SPARE = 25.0
 "Seconds of a step beside the run itself: a session may have to be started."
 
@@ -185,14 +189,26 @@ class CodeMath(Env):
 
 
 def shown(ran: Ran) -> str:
-    """What the model is told of a run: output, the end of a traceback, the limit that was hit."""
+    """What the model is told of a run: output, an error and its line, the limit that was hit."""
     notes = []
     if ran.limit:
         notes.append(f"[stopped: limit of {ran.limit}]" if ran.exit is None else f"[limit of {ran.limit} hit]")
     if ran.lost:
         notes.append("[the interpreter was restarted: its names are gone]")
-    text = _middle_cut("\n".join(part for part in (ran.stdout.rstrip(), ran.stderr.rstrip()) if part))
+    text = _middle_cut("\n".join(part for part in (ran.stdout.rstrip(), _error(ran.stderr)) if part))
     return "\n".join([*([text] if text else []), *notes]) or "[no output]"
+
+
+def _error(text: str) -> str:
+    """A traceback as `NameError: name 'y' is not defined (line 2)`; in full it takes 60 tokens."""
+    before, found, trace = text.rstrip().rpartition(_TRACEBACK)
+    if not found:
+        return before or trace
+    lines = trace.strip("\n").splitlines()
+    # The message begins at the margin, and may have several lines; the frames above it are indented.
+    message = "\n".join(lines[next((i for i, line in enumerate(lines) if line[:1].strip()), 0) :])
+    places = _PLACE.findall(trace)
+    return before + message + (f" (line {places[-1]})" if places else "")
 
 
 def _middle_cut(text: str) -> str:

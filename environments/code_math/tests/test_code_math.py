@@ -152,7 +152,7 @@ async def test_names_stay_between_calls_and_errors_are_shown() -> None:
     line = [call("python", code="x = 2"), call("python", code="x *= 3\nx"), call("python", code="x / 0"), say("6")]
     results = await play(CodeMath(), task, line)
     told = [result.observation.messages[0].content for result in results[:3]]
-    assert told[:2] == ["[no output]", "6"] and told[2].endswith("ZeroDivisionError: division by zero")
+    assert told == ["[no output]", "6", "ZeroDivisionError: division by zero (line 1)"]
     assert not any(result.policy_error for result in results)
     assert results[-1].scores == {"success": 1.0, "runs": 3.0, "failed_runs": 1.0, "answered": 1.0}
 
@@ -164,6 +164,17 @@ async def test_a_run_that_hits_a_limit_is_told_and_the_episode_goes_on() -> None
     first, second = (result.observation.messages[0].content for result in results[:2])
     assert "[stopped: limit of time]\n[the interpreter was restarted: its names are gone]" in first
     assert "NameError" in second and results[-1].reward == 1.0
+
+
+def test_of_a_traceback_the_error_and_the_line_of_the_models_code_are_told() -> None:
+    trace = 'Traceback (most recent call last):\n  File "<cell 1>", line 3, in <module>\n    json.loads("[")\n'
+    trace += '  File "/usr/lib/python3/json/decoder.py", line 355, in raw_decode\n    raise JSONDecodeError(...)\n'
+    told = shown(Ran("before", f"a warning\n{trace}JSONDecodeError: Expecting value\nand more\n", 1))
+    assert told == "before\na warning\nJSONDecodeError: Expecting value\nand more (line 3)"
+    frozen = 'Traceback (most recent call last):\n  File "<frozen importlib._bootstrap>", line 1324, in _find\n'
+    assert shown(Ran("", f"{frozen}ModuleNotFoundError: no", 1)) == "ModuleNotFoundError: no"
+    assert shown(Ran("", "Traceback (most recent call last):", 1)) == "[no output]"
+    assert shown(Ran("", "a warning alone\n", 0)) == "a warning alone"
 
 
 def test_long_output_keeps_both_ends() -> None:
