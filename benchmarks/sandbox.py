@@ -9,13 +9,12 @@ Backends that are not installed are named and left out. Docker: the daemon that 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 from conditions import conditions
+from support.memory import family, marked, proportional
 from support.results import Verdict, finish, middle, options
 
 from agentrl.errors import AgentRLError
@@ -73,28 +72,7 @@ async def measure(name: str, sessions: int, runs: int) -> dict[str, Any]:
 
 def memory() -> int:
     """Bytes of our descendants and of every worker, in containers too; what is shared is divided."""
-    parents: dict[int, int] = {}
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if _MARK in (entry / "cmdline").read_bytes():
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    frontier = {os.getpid()}
-    while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier}
-        found |= frontier
-    return sum(_proportional(pid) for pid in found)
-
-
-def _proportional(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return proportional(family() | marked(_MARK))
 
 
 def main() -> None:

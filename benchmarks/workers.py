@@ -23,6 +23,7 @@ from typing import Any, get_args
 
 from conditions import conditions
 from keydoor.env import KeyDoor
+from support.memory import proportional
 from support.results import Verdict, finish, middle, options
 
 from agentrl import Action, Task, call
@@ -92,13 +93,13 @@ async def memory(place: RunsIn, count: int, task: Task) -> float:
     """Bytes that one more instance in mid-episode takes."""
     gc.collect()
     WORKERS.close()
-    before = _proportional({os.getpid()})
+    before = proportional({os.getpid()})
     environments = [world(place) for _ in range(count)]
     await asyncio.gather(*(environment.reset(task) for environment in environments))
     await asyncio.gather(*(environment.step(MOVES[0]) for environment in environments))
-    here = _proportional({os.getpid()}) - before
+    here = proportional({os.getpid()}) - before
     await asyncio.gather(*(environment.close() for environment in environments))
-    return (here + _proportional(WORKERS.pids())) / count
+    return (here + proportional(WORKERS.pids())) / count
 
 
 async def start(tasks: Sequence[Task]) -> tuple[float, float]:
@@ -144,12 +145,6 @@ def _cpu_of(pids: set[int]) -> float:
     """CPU seconds so far, in ticks of the system (10 ms as a rule)."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(field[11]) + int(field[12]) for field in fields) / _TICK
-
-
-def _proportional(pids: set[int]) -> int:
-    """Bytes of memory, those that are shared divided among the processes that share them."""
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def main() -> None:
