@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentrl.endpoint.agent import AgentEnv
+    from agentrl.endpoint.session import Ending
     from agentrl.environment import Env, call, say
     from agentrl.errors import AgentRLError, EnvironmentFault
     from agentrl.evaluation.suite import Suite, SuiteLimits
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agentrl.endpoint.agent": ("AgentEnv",),
+    "agentrl.endpoint.session": ("Ending",),
     "agentrl.environment": ("Env", "call", "say"),
     "agentrl.errors": ("AgentRLError", "EnvironmentFault"),
     "agentrl.evaluation.suite": ("Suite", "SuiteLimits"),
@@ -58,6 +62,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022  (grouped by what a reader looks for)
     "Env",
+    "AgentEnv",
+    "Ending",
     "tool",
     "ToolError",
     "call",

@@ -106,6 +106,9 @@ class Observation:
     "As `agentrl.picture` makes them; in what is recorded, their content hashes (sha256, hex): `store/images.py`."
     state_key: str | None = None
     "The anchor: equal keys within a group are equal states. None where the environment has no key."
+    follows: int | None = None
+    """Index of the step whose conversation the messages go on with, -1 where they are a whole new one; None: the step
+    before in time. Only a world whose client goes back in its own history says more than None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,8 @@ class StepResult:
     truncated: bool = False
     policy_error: str = ""
     "Not empty where the call was the model's mistake (unknown tool, wrong argument); the observation tells it."
+    late: Mapping[int, float] = field(default_factory=dict)
+    "Rewards of earlier steps, by their index, that are known only now; they are added to what those steps earned."
 
 
 @dataclass(frozen=True, slots=True)

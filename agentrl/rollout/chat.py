@@ -12,7 +12,7 @@ import numpy as np
 
 from agentrl.errors import InfrastructureFault
 from agentrl.protocols import ChatEngine, ContextPolicy
-from agentrl.rollout.context import Append, history
+from agentrl.rollout.context import Append, history, line_of
 from agentrl.rollout.decisions import Decision, Seat, told_when_cut
 from agentrl.types import Finish, Message, Observation, SamplingParams, Step, ToolSpec, token_ids
 
@@ -55,9 +55,11 @@ class ChatDecider:
         rewritten = self._player.context.rewrite(steps, observation)
         if rewritten is None:
             # An episode that was forked begins with steps that were taken elsewhere.
-            fresh = not self._messages
-            self._messages += history(steps, observation) if fresh else observation.messages
-            self._context = steps[-1].id if steps else None
+            fresh = not self._messages or observation.follows is not None
+            self._messages = [*history(steps, observation)] if fresh else [*self._messages, *observation.messages]
+            self._counted *= observation.follows is None
+            line = line_of(steps, observation)
+            self._context = line[-1].id if line else None
         else:
             self._messages, self._counted, self._context = list(rewritten), 0, None
         # What is shown now is not counted yet, and it is at least one token.

@@ -43,10 +43,21 @@ class Window:
         return tuple(messages)
 
 
+def line_of(steps: Sequence[Step], observation: Observation) -> tuple[Step, ...]:
+    """The steps that `observation` goes on with, oldest first: all, but where a world went back or began anew."""
+    place = len(steps) - 1 if observation.follows is None else observation.follows
+    found: list[Step] = []
+    while place >= 0:
+        found.append(steps[place])
+        before = steps[place].observation.follows
+        place = place - 1 if before is None else before
+    return tuple(reversed(found))
+
+
 def history(steps: Sequence[Step], observation: Observation) -> tuple[Message, ...]:
-    """All messages of the episode up to `observation`: what is rendered anew where a template cannot extend."""
+    """All messages that lead to `observation`, itself included: what is rendered where a template cannot extend."""
     messages: list[Message] = []
-    for step in steps:
+    for step in line_of(steps, observation):
         messages += [*step.observation.messages, step.action.message()]
     return (*messages, *observation.messages)
 

@@ -11,9 +11,22 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
-from agentrl.protocols import Environment
+from agentrl.protocols import Environment, Renderer
 from agentrl.rollout.limits import EpisodeLimits
-from agentrl.types import Action, Finish, Floats, Observation, Source, Step, Task, TokenIds, ToolSpec, token_ids
+from agentrl.types import (
+    Action,
+    Completion,
+    Finish,
+    Floats,
+    Observation,
+    SamplingParams,
+    Source,
+    Step,
+    Task,
+    TokenIds,
+    ToolSpec,
+    token_ids,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,23 @@ class Insider(Protocol):
 
     def meet(self, environment: Environment, task: Task) -> None:
         """Called once, when the world stands where the episode begins."""
+        ...
+
+
+@runtime_checkable
+class Client(Protocol):
+    """A world whose words come from a client that says how it wants to be answered and is told what was sampled."""
+
+    def sampling(self, given: SamplingParams, room: int) -> SamplingParams:
+        """How to sample the next answer, which may have `room` tokens; `given` is what the run says."""
+        ...
+
+    def stopped(self, completion: Completion, renderer: Renderer) -> Completion:
+        """`completion`, or its beginning where the client ends answers earlier than the model."""
+        ...
+
+    def sampled(self, decision: Decision, renderer: Renderer) -> None:
+        """The tokens of the action that comes next."""
         ...
 
 

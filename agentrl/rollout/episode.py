@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agentrl.errors import ConfigError, InfrastructureFault
+from agentrl.errors import ConfigError, EnvironmentFault, InfrastructureFault
 from agentrl.protocols import Environment
 from agentrl.rollout.decisions import Decision, Insider, Player, Seat
 from agentrl.rollout.forking import Arrival, Start, arrive
@@ -207,6 +208,17 @@ class Episode:
         )
         self.steps.append(step)
         self._note(step)
+        self._add(result.late)
+
+    def _add(self, late: Mapping[int, float]) -> None:
+        """Rewards of steps of this episode that came after them."""
+        for index, reward in late.items():
+            if not len(self.begins.shared) <= index < len(self.steps):
+                raise EnvironmentFault(
+                    f"the environment of task {self.task.id!r} rewards step {index}; the episode's own steps are "
+                    f"{len(self.begins.shared)} to {len(self.steps) - 1}."
+                )
+            self.steps[index] = replace(self.steps[index], reward=self.steps[index].reward + float(reward))
 
     def _note(self, step: Step) -> None:
         self._mistakes = self._mistakes + 1 if step.error else 0
@@ -227,8 +239,9 @@ class Episode:
 
     async def _end(self, status: Status) -> None:
         """End an episode that the environment did not end. Where the world cannot grade it, it is no success."""
+        grade = await self._world.grade(self.steps[-1].index) or StepResult(Observation(()))
+        self._add(grade.late)
         last = self.steps[-1]
-        grade = await self._world.grade(last.index) or StepResult(Observation(()))
         self.steps[-1] = replace(
             last,
             reward=last.reward + float(grade.reward),

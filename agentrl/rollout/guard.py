@@ -37,7 +37,7 @@ class GuardedWorld:
         self._limits = limits
         self._enter = enter
         # An adapted `Env` (it has `.author`) tells the model its mistakes itself and counts and grades the step.
-        self._tells_mistakes = hasattr(environment, "author")
+        self._tells_mistakes = bool(getattr(environment, "tells_mistakes", hasattr(environment, "author")))
         self.max_steps = limits.max_steps or _MAX_STEPS
         own: int | None = getattr(environment, "max_steps", None)
         if own is not None:
@@ -58,7 +58,7 @@ class GuardedWorld:
             return StepResult(told, policy_error=action.error)
         result = await self._call("step", self._environment.step(action), "step_deadline")
         self._checked(result.observation)
-        self._check_reward(result.reward, index)
+        self._check_rewards(result, index)
         if not (result.terminated or result.truncated):
             self._read_tools()
         return result
@@ -88,7 +88,7 @@ class GuardedWorld:
         if grade is None:
             return None
         result = await self._call("grade", grade(), "step_deadline")
-        self._check_reward(result.reward, index)
+        self._check_rewards(result, index)
         return result
 
     def _read_tools(self) -> None:
@@ -124,12 +124,13 @@ class GuardedWorld:
             return error
         return EnvironmentFault(f"{verb} of task {self._task.id!r} raised {type(error).__name__}: {error}")
 
-    def _check_reward(self, reward: float, index: int) -> None:
-        if not math.isfinite(reward):
-            raise EnvironmentFault(
-                f"the environment of task {self._task.id!r} returned reward {reward} at step {index}; a reward is a "
-                "finite number."
-            )
+    def _check_rewards(self, result: StepResult, index: int) -> None:
+        for reward in (result.reward, *result.late.values()):
+            if not math.isfinite(reward):
+                raise EnvironmentFault(
+                    f"the environment of task {self._task.id!r} returned reward {reward} at step {index}; a reward is "
+                    "a finite number."
+                )
 
     def _checked(self, observation: Observation) -> Observation:
         size = sum(len(message.content) for message in observation.messages)

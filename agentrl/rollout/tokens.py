@@ -13,9 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from agentrl.errors import EnvironmentFault, InfrastructureFault, InvalidDataError, RenderingError
-from agentrl.protocols import ContextPolicy, GenerateRequest, Renderer
-from agentrl.rollout.context import Append, history, with_text
-from agentrl.rollout.decisions import Decision, Seat, told_when_cut
+from agentrl.protocols import ContextPolicy, Environment, GenerateRequest, Renderer
+from agentrl.rollout.context import Append, history, line_of, with_text
+from agentrl.rollout.decisions import Client, Decision, Seat, told_when_cut
 from agentrl.rollout.entropy import step_entropy
 from agentrl.types import (
     Action,
@@ -25,6 +25,7 @@ from agentrl.types import (
     SamplingParams,
     Source,
     Step,
+    Task,
     TokenIds,
     ToolSpec,
     token_ids,
@@ -65,7 +66,7 @@ class TokenPlayer:
 
 
 class TokenDecider:
-    """Implements `decisions.Decider`: one episode as a path of tokens.
+    """Implements `decisions.Decider` and `decisions.Insider`: one episode as a path of tokens.
 
     What the policy is given (`Seat.given`) stands in the path that the engine reads and not in the one that is trained
     on; without it the two are one.
@@ -76,7 +77,7 @@ class TokenDecider:
         self._seat = seat
         self._index = 0
         self._first = 0
-        "The step with which the present context began."
+        "Place of the step with which the present context began, among those that lead to what is shown."
         self._trained: TokenIds | None = None
         "What is trained on in the present context; None before the first prompt."
         self._read = token_ids([])
@@ -88,17 +89,24 @@ class TokenDecider:
         self._context: str | None = None
         self._delta = self._seen = token_ids([])
         self._tools: Sequence[ToolSpec] = ()
+        self._client: Client | None = None
+
+    def meet(self, environment: Environment, task: Task) -> None:
+        self._client = environment if isinstance(environment, Client) else None
 
     def prepare(self, steps: Sequence[Step], observation: Observation, tools: Sequence[ToolSpec]) -> bool:
         self._index, self._tools = len(steps), tools
         if self._seat.line and len(steps) >= len(self._seat.line):
             return False
-        if steps and self._known != len(steps):
-            # A fork, or steps that another decider took.
-            self._first = max(step.index for step in steps if step.context is None)
-            self._trained = _path(steps[self._first :], len(steps))
-            self._read = _path(steps[self._first :], self._seat.shared)
-        self._render(steps, observation)
+        line = line_of(steps, observation)
+        if not line:
+            self._trained = None
+        elif self._known != len(steps) or observation.follows is not None:
+            # A fork, steps that another decider took, or a world that went back to an earlier one.
+            self._first = max(place for place, step in enumerate(line) if step.context is None)
+            self._trained = _path(line[self._first :], len(steps))
+            self._read = _path(line[self._first :], self._seat.shared)
+        self._render(steps, line, observation)
         limits = self._seat.limits
         if len(self._prompt) + limits.max_tokens > self._seat.max_context:
             if steps:
@@ -108,7 +116,7 @@ class TokenDecider:
                 f"{limits.max_tokens} for the answer it does not fit into a context of {self._seat.max_context}. "
                 "Shorten what `reset` shows or raise max_context."
             )
-        if not np.array_equal(self._prompt, _path(steps[self._first :], self._seat.shared, self._seen)):
+        if not np.array_equal(self._prompt, _path(line[self._first :], self._seat.shared, self._seen)):
             raise InvalidDataError(
                 f"the prompt of step {self._index} of {self._seat.name} is not the concatenation of its recorded "
                 "deltas: an engine or a renderer changed token arrays in place. Return new arrays."
@@ -125,7 +133,7 @@ class TokenDecider:
         self._trained = self._read if trained is self._prompt else np.concatenate([trained, tokens])
         self._known = self._index + 1
         action = player.renderer.parse(tokens, self._tools)
-        return Decision(
+        decision = Decision(
             action=told_when_cut(action, completion.finish, f"at {len(tokens)} tokens"),
             context=self._context,
             prompt=self._delta,
@@ -137,6 +145,9 @@ class TokenDecider:
             source=Source.EXPERT if seat.line else Source.POLICY,
             seen=token_ids([]) if np.array_equal(self._seen, self._delta) else self._seen,
         )
+        if self._client is not None:
+            self._client.sampled(decision, player.renderer)
+        return decision
 
     async def _sampled(self) -> Completion:
         player, seat = self._player, self._seat
@@ -147,7 +158,11 @@ class TokenDecider:
             stop_token_ids=player.renderer.stop_token_ids,
             top_logprobs=seat.top_logprobs,
         )
-        return await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
+        if self._client is None:
+            return await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
+        sampling = self._client.sampling(sampling, seat.max_context - len(self._prompt))
+        completion = await player.engine.generate(GenerateRequest(self._prompt, sampling, seat.session))
+        return self._client.stopped(completion, player.renderer)
 
     def _written(self) -> Completion:
         """The expert's action as the policy would express it: probability 1, and as old as the policy that meets it."""
@@ -157,21 +172,21 @@ class TokenDecider:
         versions = np.full(len(tokens), player.engine.version, np.int32)
         return Completion(tokens, np.zeros(len(tokens), np.float32), versions, Finish.STOP)
 
-    def _render(self, steps: Sequence[Step], observation: Observation) -> None:
+    def _render(self, steps: Sequence[Step], line: Sequence[Step], observation: Observation) -> None:
         """The step whose tokens the next prompt extends (None for a new context), and the ids to add."""
         renderer, tools, given = self._player.renderer, self._tools, self._seat.given
-        messages = self._player.context.rewrite(steps, observation)
+        messages = self._player.context.rewrite(line, observation)
         if messages is None and self._trained is not None:
             delta = seen = renderer.extend(self._trained, observation.messages, tools)
             if given:
-                first = len(steps) == self._seat.shared
+                first = self._index == self._seat.shared
                 shown = with_text(observation.messages, given) if first else observation.messages
                 seen = renderer.extend(self._read, shown, tools)
             if delta is not None and seen is not None:
-                self._context = steps[-1].id
+                self._context = line[-1].id
                 return self._send(delta, seen)
             messages = history(steps, observation)
-        self._context, self._first = None, len(steps)
+        self._context, self._first = None, len(line)
         self._trained = self._read = token_ids([])
         shown = observation.messages if messages is None else messages
         delta = renderer.render(shown, tools)
