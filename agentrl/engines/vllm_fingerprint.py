@@ -36,13 +36,15 @@ def checksum(tensor: torch.Tensor) -> str:
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     if data.storage_offset() % 8:
         data = data.clone()
-    whole = data.numel() // (8 * BLOCK) * (8 * BLOCK)
-    rest = torch.zeros(8 * BLOCK, dtype=torch.uint8, device=data.device)
-    rest[: data.numel() - whole] = data[whole:]
-    sums = torch.cat([data[:whole].view(torch.int64).view(-1, BLOCK).sum(1), rest.view(torch.int64).sum().view(1)])
-    # Within a block the order counts through the last one only; across blocks through the odd weights.
+    length = data.numel()
+    whole = length // (8 * BLOCK) * (8 * BLOCK)
+    sums = data[:whole].view(torch.int64).view(-1, BLOCK).sum(1)
+    if whole < length:
+        rest = torch.nn.functional.pad(data[whole:], (0, whole + 8 * BLOCK - length))
+        sums = torch.cat([sums, rest.view(torch.int64).sum().view(1)])
+    # Within a block the order does not count; across blocks it does, through the odd weights.
     weights = torch.arange(1, 2 * len(sums), 2, dtype=torch.int64, device=sums.device)
-    return f"{data.numel()}:{int((sums * weights).sum())}"
+    return f"{length}:{int((sums * weights).sum())}"
 
 
 def probe_columns(version: int, width: int) -> slice:

@@ -6,6 +6,7 @@ layers and its output head compute with, and log-probabilities of a fixed probe 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from agentrl.engines.vllm_api import VllmApi
 from agentrl.errors import InfrastructureFault
-from agentrl.types import Floats, TokenIds
+from agentrl.types import JSON, Floats, TokenIds
 
 if TYPE_CHECKING:
     import torch
@@ -66,29 +67,28 @@ def expect(version: int, tensors: Mapping[str, torch.Tensor], probe: Probe) -> E
     return Expected(version, held, computed, logprobs)
 
 
-async def fingerprints_of(api: VllmApi, path: Path, version: int) -> Mapping[str, Mapping[str, str]]:
+async def fingerprints_of(api: VllmApi, path: Path, version: int) -> Mapping[str, JSON]:
     """What the worker holds and computes with, by the names in the file. Raises `InfrastructureFault`."""
-    shown = await api.call_worker("agentrl_fingerprints", [str(path), version])
+    return await api.call_worker("agentrl_fingerprints", [str(path), version])
+
+
+def check_fingerprints(shown: Mapping[str, JSON], expected: Expected) -> None:
+    """Raises `InfrastructureFault`."""
     if shown["unmapped"]:
         raise InfrastructureFault(
             f"where vLLM keeps {len(shown['unmapped'])} of the published tensors is not known, so they cannot be "
             f"verified: {', '.join(shown['unmapped'][:5])}. This architecture needs the transformers engine."
         )
-    return shown
-
-
-def check_fingerprints(shown: Mapping[str, Mapping[str, str]], expected: Expected) -> None:
-    """Raises `InfrastructureFault`."""
     _compare("the server does not hold the published", expected.held, shown["held"])
     _compare("the server does not compute with the published", expected.computed, shown["computed"])
 
 
 async def probe_scores(api: VllmApi, version: int, probe: Probe) -> Floats:
     """The server's own, ahead of every other request. Raises `InfrastructureFault`."""
-    label = await api.version()
+    label, scores = await asyncio.gather(api.version(), api.score(probe.tokens, first=True))
     if label != str(version):
         raise InfrastructureFault(f"the server calls its weights version {label}, not {version}.")
-    return await api.score(probe.tokens, first=True)
+    return scores
 
 
 def check_probe(scores: Floats, expected: Expected, probe: Probe) -> float:

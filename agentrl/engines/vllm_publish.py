@@ -181,15 +181,13 @@ class VllmPublisher:
         mismatch, probe_seconds = 0.0, 0.0
 
         async def load(api: VllmApi) -> None:
-            answer = await api.call_worker("agentrl_load", [str(weights.path), names])
-            if names is None and answer["missing"]:
+            answer = await api.call_worker("agentrl_install", [str(weights.path), names, weights.version])
+            if answer["missing"]:
                 raise InfrastructureFault(
                     f"version {weights.version} lacks {len(answer['missing'])} of the server's parameters: "
                     f"{', '.join(answer['missing'][:5])}."
                 )
-            await api.call_worker("agentrl_pack", [answer["written"]])
-            shown = await vllm_proof.fingerprints_of(api, weights.path, weights.version)
-            vllm_proof.check_fingerprints(shown, await asyncio.shield(weights.expected))
+            vllm_proof.check_fingerprints(answer, await asyncio.shield(weights.expected))
 
         async def check(api: VllmApi) -> None:
             nonlocal mismatch, probe_seconds

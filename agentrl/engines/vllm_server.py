@@ -80,6 +80,7 @@ class VllmEngine:
         self._down = "it was not started"
         self._distrusted = ""
         self._paused = False
+        self._held = False
         self._holding = asyncio.Lock()
         self._running = 0
         self._vocabulary = 0
@@ -153,6 +154,7 @@ class VllmEngine:
         api = await self._serving()
         # A swap that is under way resumes when it is done, and not before.
         async with self._holding:
+            self._held = False
             await self._call(api.resume())
 
     async def forget(self, session: str) -> None:
@@ -207,10 +209,11 @@ class VllmEngine:
         """
         api = self.api
         async with self._holding:
-            await api.pause()
+            if not self._held:
+                await api.pause()
+                self._held = True
             await load(api)
-            await api.reset_prefix_cache()
-            await api.set_version(version)
+            await asyncio.gather(api.reset_prefix_cache(), api.set_version(version))
             self._version = version
             if check is not None:
                 await check(api)
@@ -222,10 +225,12 @@ class VllmEngine:
         with contextlib.suppress(InfrastructureFault):
             async with self._holding:
                 await self.api.pause()
+                self._held = True
 
     async def release(self) -> None:
         """Sampling goes on, unless the caller paused it."""
         async with self._holding:
+            self._held = False
             if not self._paused:
                 await self.api.resume()
 
@@ -317,7 +322,7 @@ class VllmEngine:
                         f"Allow a longer start_deadline, or look at {self._files.log}."
                     ) from fault
                 await asyncio.sleep(POLL_SECONDS)
-        self._version = 0
+        self._version, self._held = 0, False
         await self._api.set_version(self._version)
 
     async def _watch(self) -> None:

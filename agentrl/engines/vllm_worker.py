@@ -7,7 +7,9 @@ tied models at its old values for ever. Here originals are kept, and every load 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,18 @@ class WeightExtension:
     model_runner: Any
     agentrl_buffer: WeightBuffer | None = None
 
+    def agentrl_install(self, path: str, names: list[str] | None, version: int) -> dict[str, Any]:
+        """Loads, packs and shows, in one call: on a CPU each call waits for the engine's loop to come round.
+
+        `names` None loads all; where the model has more parameters than that, `missing` names them and nothing is
+        packed or shown.
+        """
+        answer = self.agentrl_load(path, names)
+        if names is None and answer["missing"]:
+            return {"missing": answer["missing"], "held": {}, "computed": {}, "unmapped": []}
+        self.agentrl_pack(answer["written"])
+        return {"missing": [], **self.agentrl_fingerprints(path, version)}
+
     def agentrl_load(self, path: str, names: list[str] | None = None) -> dict[str, Any]:
         """Loads these tensors of a buffer, or all; tells which parameters of the model were written and which not."""
         model = self.model_runner.model
@@ -54,10 +68,10 @@ class WeightExtension:
         # By identity: a tied head has the embedding's parameter under another name.
         parameters = {id(model.get_parameter(name)) for name in written}
         layers = [layer for layer in model.modules() if _is_packed(layer) and id(layer.weight) in parameters]
-        for layer in layers:
-            # The old packed copy goes first: both at once would double the peak.
-            layer.cpu_linear = None
-            _pack_and_keep(layer)
+        # Sampling is held, so that the sampler's core is free for it; the largest first, that none ends alone.
+        layers.sort(key=lambda layer: -layer.weight.numel())
+        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())) as pool:
+            list(pool.map(_pack_anew, layers))
         return {"layers": len(layers)}
 
     def agentrl_fingerprints(self, path: str, version: int) -> dict[str, Any]:
@@ -121,6 +135,12 @@ def _place(
                 before = [name.replace(f".{part}.", f".{other}.") for other in parts[:index]]
                 return target, sum(shapes[other][0] for other in before)
     return None, 0
+
+
+def _pack_anew(layer: Any) -> None:
+    # The old packed copy goes first: both at once would double the peak.
+    layer.cpu_linear = None
+    _pack_and_keep(layer)
 
 
 def _is_packed(layer: Any) -> bool:

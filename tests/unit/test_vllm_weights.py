@@ -142,8 +142,10 @@ def test_a_probe_is_compared_in_the_mean_and_nan_never_passes() -> None:
 
 def test_one_tensor_that_differs_or_is_absent_is_named() -> None:
     expected = Expected(3, {"a": "1", "b": "2"}, {"output head": "5"}, np.zeros(1, np.float32))
-    check_fingerprints({"held": {"b": "2", "a": "1"}, "computed": {"output head": "5"}}, expected)
+    check_fingerprints({"held": {"b": "2", "a": "1"}, "computed": {"output head": "5"}, "unmapped": []}, expected)
     with pytest.raises(InfrastructureFault, match=r"does not hold the published b \(1 of 2; checksum of b: None"):
-        check_fingerprints({"held": {"a": "1"}, "computed": {"output head": "5"}}, expected)
+        check_fingerprints({"held": {"a": "1"}, "computed": {"output head": "5"}, "unmapped": []}, expected)
     with pytest.raises(InfrastructureFault, match=r"does not compute with the published output head \(1 of 1"):
-        check_fingerprints({"held": {"a": "1", "b": "2"}, "computed": {"output head": "4"}}, expected)
+        check_fingerprints({"held": {"a": "1", "b": "2"}, "computed": {"output head": "4"}, "unmapped": []}, expected)
+    with pytest.raises(InfrastructureFault, match=r"where vLLM keeps 1 of the published tensors is not known.*: x"):
+        check_fingerprints({"held": {"a": "1"}, "computed": {"output head": "5"}, "unmapped": ["x"]}, expected)
