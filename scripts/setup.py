@@ -34,6 +34,8 @@ SYSTEM_PACKAGES = {
 }
 SANDBOXES = {"bwrap": "bubblewrap", "dockerd": "Docker"}
 "Programs that the tests of sandboxes start, and what brings each."
+WORLDS = ("textworld",)
+"Environments with a virtual environment of their own that their tests play."
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -50,6 +52,7 @@ def main(purpose: str) -> None:
             ("test tools", install_test_tools),
             ("Chromium", install_chromium),
             ("sandboxes", install_sandboxes),
+            ("worlds of others", install_worlds),
             ("vLLM for CPU", install_vllm),
         ]
     started = time.perf_counter()
@@ -120,6 +123,15 @@ def install_chromium() -> None:
         install_system_packages("Chromium")
     except subprocess.CalledProcessError as error:
         print(f"set-up   Chromium could not be installed ({error}); the tests that need a browser are skipped")
+
+
+def install_worlds() -> None:
+    """Half a minute each. ALFWorld compiles for minutes, so it is installed by hand, and its tests play it then."""
+    agentrl = str(VENV / "bin" / "agentrl")
+    for name in WORLDS:
+        if subprocess.run([agentrl, "env", "install", name]).returncode:
+            print(f"set-up   {name} could not be installed; its tests are skipped")
+    print("set-up   the tests of alfworld play it where it is installed: agentrl env install alfworld (minutes)")
 
 
 def install_sandboxes() -> None:

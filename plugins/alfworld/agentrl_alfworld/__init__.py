@@ -1,0 +1,1 @@
+"""ALFWorld's household tasks as an environment: the official games by path, others generated offline."""

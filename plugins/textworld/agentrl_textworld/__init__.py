@@ -1,0 +1,1 @@
+"""The text adventures of TextWorld, generated before, as an environment."""
