@@ -95,9 +95,9 @@ async def test_the_planner_wins_every_kind_in_rooms_that_nothing_is_trained_in()
 @real
 def test_splits_share_no_task_and_unseen_rooms_no_room() -> None:
     world = factory()()
-    train = list(islice(world.tasks("train"), 400))
+    train = list(islice(world.tasks("train"), 512))
     seen, unseen = list(world.tasks("valid_seen")), list(world.tasks("valid_unseen"))
-    assert len(seen) == len(unseen) == 512 and len({task.id for task in (*train, *seen, *unseen)}) == 1424
+    assert len(seen) == len(unseen) == 512 and len({task.id for task in (*train, *seen, *unseen)}) == 1536
     trained = {task.data["room"] for task in train}
     assert {task.data["room"] for task in seen} <= trained and not trained & {task.data["room"] for task in unseen}
     assert {(task.data["room"], task.data["kind"], task.data["seed"]) for task in train}.isdisjoint(
@@ -109,7 +109,7 @@ def test_splits_share_no_task_and_unseen_rooms_no_room() -> None:
 @real
 @pytest.mark.slow
 def test_the_environment_passes_the_check() -> None:
-    assert_environment(factory(), tasks=1)
+    assert_environment(factory(max_steps=14, places=5, clutter=3), tasks=1)
 
 
 @real
