@@ -1,0 +1,246 @@
+"""The environment `openenv`: one session with an OpenEnv server for each episode, rewards as the server gives them.
+
+What the server refuses of a call is told to the model; a server that is not there, does not answer, or raises is a
+fault, never a reward.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec
+from agentrl.errors import did_you_mean
+from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl_openenv.interface import LIST_TOOLS, Interface, decision, interface_of, listed
+from agentrl_openenv.launch import SERVERS, Program, Server
+from agentrl_openenv.session import Refused, Session
+from agentrl_openenv.tasks import lines, seeds
+from agentrl_openenv.words import answer, in_words
+
+TEXT_LIMIT = 20_000
+"Characters of one message that are shown."
+
+
+@dataclass(slots=True)
+class _Play:
+    """Where an episode stands."""
+
+    session: Session
+    interface: Interface
+    tools: tuple[ToolSpec, ...]
+    server: Server | None
+    "That was started here."
+    steps: int = 0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one call gave."""
+
+    messages: tuple[Message, ...]
+    reward: float = 0.0
+    done: bool = False
+    mistake: str = ""
+
+
+class OpenEnvWorld:
+    """Implements `agentrl.protocols.Environment`. An episode ends when the server says so, or when the model speaks
+    without a call, where the server takes no words."""
+
+    def __init__(
+        self,
+        *,
+        url: str = "",
+        command: list[str] | None = None,
+        app: str = "",
+        sessions: int = 1,
+        keep: float = 300.0,
+        prompt: str = "",
+        tasks: str = "",
+        test_tasks: int = 128,
+        show: list[str] | None = None,
+        speech: str = "",
+        mistakes: list[str] | None = None,
+        wins_above: float = 0.0,
+        max_steps: int = 32,
+        deadline: float = 30.0,
+        patience: float = 300.0,
+    ) -> None:
+        """url: of a server that is up. command: starts one here ({port} in it). app: starts one with uvicorn, as
+        package.module:app. sessions: that a server started here takes at once; others are started beside it. keep:
+        seconds that it waits for its next episode. prompt: said before the first observation. tasks: a file of JSON
+        lines in place of seeds. test_tasks: held-out seeds. show: fields of the observation to show. speech: the field
+        of the action that takes what the model says without a call. mistakes: pieces of the server's error texts that
+        are the model's fault. wins_above: a return that is a success, where the server gives no scores. max_steps:
+        decisions an episode. deadline: seconds for one answer. patience: seconds to wait for a free session, or for a
+        server to start.
+        """
+        if sum(map(bool, (url, command, app))) != 1:
+            raise ValueError(
+                "needs one of url, command and app: the address of a server that is up, or how to start one."
+            )
+        if command and not any("{port}" in word for word in command):
+            raise ValueError(f"command {command} has no {{port}}: the server is told by it where to listen.")
+        if tasks and not Path(tasks).is_file():
+            raise ValueError(f"there is no file {tasks}; tasks names a file of JSON lines.")
+        self.max_steps = max_steps
+        self.step_deadline = deadline * 4
+        self.reset_deadline = 2 * patience + 3 * deadline
+        if app:
+            command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "{port}"]
+        self._program = Program(tuple(command), sessions, patience, keep) if command else None
+        self._url = url
+        self._prompt = prompt
+        self._path = Path(tasks) if tasks else None
+        self._test_tasks = test_tasks
+        self._show = tuple(show or ())
+        self._speech = speech
+        self._mistakes = tuple(mistakes or ())
+        self._wins_above = wins_above
+        self._deadline = deadline
+        self._patience = patience
+        self._play: _Play | None = None
+
+    def tasks(self, split: str) -> Iterable[Task]:
+        return lines(self._path, split) if self._path else seeds(split, self._test_tasks)
+
+    def tools(self) -> Sequence[ToolSpec]:
+        """The server's; none before the first reset, since a server is asked for them."""
+        return () if self._play is None else self._play.tools
+
+    async def reset(self, task: Task) -> Observation:
+        await self.close()
+        server = await SERVERS.take(self._program) if self._program else None
+        session = Session(server.url if server else self._url, self._deadline)
+        play = self._play = _Play(session, Interface("tools"), (), server)
+        try:
+            play.interface = interface_of(await session.schema(), "act")
+            shown, _, done = await session.reset(task.data.get("reset", {}), self._patience)
+            if done:
+                raise EnvironmentFault(f"the episode of {task.id} was over before its first action: {dict(shown)}.")
+            play.tools = play.interface.tools or listed((await session.step(LIST_TOOLS))[0])
+        except Refused as refused:
+            raise await self._attributed(session.lose(refused)) from refused
+        except EnvironmentFault as fault:
+            raise await self._attributed(fault) from fault
+        opening = "\n\n".join(text for text in (self._prompt, task.data.get("prompt", "")) if text)
+        messages = _opened(self._messages(shown), opening)
+        return Observation(messages, tuple(shown.get("images") or ()), shown.get("state_key"))
+
+    async def step(self, action: Action) -> StepResult:
+        play = self._playing()
+        play.steps += 1
+        try:
+            if play.interface.kind == "decisions":
+                return self._decided(play, *await play.session.step(decision(action)))
+            return await self._called(play, action)
+        except Refused as refused:
+            raise await self._attributed(play.session.lose(refused)) from refused
+        except EnvironmentFault as fault:
+            raise await self._attributed(fault) from fault
+
+    async def close(self) -> None:
+        play, self._play = self._play, None
+        if play is not None:
+            await play.session.close()
+            if play.server is not None:
+                await SERVERS.give_back(play.server)
+
+    async def _called(self, play: _Play, action: Action) -> StepResult:
+        """Call by call: a server that knows no decisions counts each of them."""
+        calls = action.tool_calls
+        if not calls and self._speech:
+            calls = (ToolCall(play.tools[0].name, {self._speech: action.text}),)
+        answers: list[_Answer] = []
+        for made in calls:
+            answers.append(await self._use(play, made, spoken=not action.tool_calls))
+            if answers[-1].done:
+                break
+        done = not answers or answers[-1].done
+        reward = sum(answer.reward for answer in answers)
+        play.total += reward
+        cut = not done and play.steps >= self.max_steps
+        return StepResult(
+            Observation(tuple(message for answer in answers for message in answer.messages)),
+            reward,
+            {"success": float(done and play.total > self._wins_above), "return": play.total} if done or cut else {},
+            terminated=done,
+            truncated=cut,
+            policy_error="; ".join(answer.mistake for answer in answers if answer.mistake),
+        )
+
+    async def _use(self, play: _Play, made: ToolCall, *, spoken: bool) -> _Answer:
+        def told(text: str, reward: float = 0.0, done: bool = False, mistake: str = "") -> _Answer:
+            words = text[:TEXT_LIMIT]
+            message = Message("user", words) if spoken else Message("tool", words, name=made.name, call_id=made.id)
+            return _Answer((message,), reward, done, mistake[:TEXT_LIMIT])
+
+        known = [tool.name for tool in play.tools]
+        if made.name not in known:
+            wrong = f"{UNKNOWN_TOOL} {made.name!r}.{did_you_mean(made.name, known)} Tools: {', '.join(known)}."
+            return told(wrong, mistake=wrong)
+        try:
+            shown, reward, done = await play.session.step(play.interface.call(made))
+        except Refused as refused:
+            if refused.code != "VALIDATION_ERROR" and not any(piece in str(refused) for piece in self._mistakes):
+                raise
+            return told(str(refused), mistake=str(refused))
+        if play.interface.kind == "fields":
+            return told(in_words(shown, self._show), reward, done)
+        text, mistake, failed = answer(shown)
+        if failed:
+            raise play.session.lose(Refused("", failed))
+        return told(text, reward, done, mistake)
+
+    def _decided(self, play: _Play, shown: Any, reward: float, done: bool) -> StepResult:
+        play.total += reward
+        truncated = bool(shown.get("truncated"))
+        cut = truncated or (not done and play.steps >= self.max_steps)
+        scores = {str(name): float(value) for name, value in (shown.get("scores") or {}).items()}
+        return StepResult(
+            Observation(self._messages(shown), tuple(shown.get("images") or ()), shown.get("state_key")),
+            reward,
+            # An episode that ends at a limit of ours was not graded there: it is no success.
+            scores or ({"success": 0.0} if cut else {}),
+            terminated=done and not truncated,
+            truncated=cut,
+            policy_error=str(shown.get("policy_error", "")),
+        )
+
+    def _messages(self, shown: Any) -> tuple[Message, ...]:
+        play = self._playing()
+        if play.interface.kind == "decisions":
+            return tuple(
+                Message(told["role"], told["content"], name=told.get("name", ""), call_id=told.get("call_id", ""))
+                for told in shown.get("messages", ())
+            )
+        text = in_words(shown, self._show)[:TEXT_LIMIT]
+        return (Message("user", text),) if text else ()
+
+    def _playing(self) -> _Play:
+        if self._play is None:
+            raise EnvironmentFault("there is no episode to act in: call `reset` first.")
+        return self._play
+
+    async def _attributed(self, fault: EnvironmentFault) -> EnvironmentFault:
+        """A server that was started here is not used again, and says how it ended."""
+        server = self._play.server if self._play else None
+        if server is None:
+            return fault
+        server.fit = False
+        return server.ended(f"in an episode ({fault})") if await server.died(1.0) else server.fault(f"failed: {fault}")
+
+
+def _opened(messages: tuple[Message, ...], opening: str) -> tuple[Message, ...]:
+    """`opening` stands before what the user says first, in one message with it: templates want roles in turn."""
+    if not opening:
+        return messages
+    at = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if at is None:
+        return (*messages, Message("user", opening))
+    return (*messages[:at], Message("user", f"{opening}\n\n{messages[at].content}"), *messages[at + 1 :])
