@@ -37,9 +37,13 @@ class Commands(TyperGroup):
         own = super().get_command(ctx, cmd_name)
         if own is not None or ctx.resilient_parsing:
             return own
-        from agentrl.cli.listing import plugin_command
+        from agentrl.cli.listing import not_a_command, plugin_command
 
-        return plugin_command(cmd_name)
+        found = plugin_command(cmd_name)
+        if found is None:
+            self.suggest_commands = False  # typer's own suggestion does not know the plugins' commands
+            ctx.fail(not_a_command(cmd_name, self.commands))
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -121,19 +121,44 @@ def test_a_broken_plugin_leaves_the_command_line_alive(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'no_such_module_here'" in line
 
 
-def test_a_plugin_brings_a_command(tmp_path: Path) -> None:
-    (tmp_path / "acme_tool.py").write_text(
-        "def greet(name: str, loud: bool = False):\n"
-        "    'Say hello.'\n"
-        "    print('HELLO' if loud else 'hello', name)\n"
-        "def agentrl_commands(): return {'greet': greet}\n"
-    )
+COMMANDS = """
+import agentrl
+
+def greet(name: str, loud: bool = False):
+    'Say hello.'
+    print('HELLO' if loud else 'hello', name)
+
+def odd(thing: lambda: 1): pass
+
+def agentrl_commands():
+    return {"greet": greet, "odd": odd, "far": agentrl.Lazy("acme:far", requires=("acme_far",), summary="go")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["greet", "Ada", "--loud"], 0, "HELLO Ada\n"),
+        (["greet", "--help"], 0, "Say hello."),
+        (["--help"], 0, "Plugins may add commands"),
+        (["list", "commands"], 0, "Say hello."),
+        (["gret"], 2, "No such command 'gret'. Did you mean 'greet'? Broken plugins: faulty;"),
+        (["odd"], 1, "error: the command 'odd' of acme-tool cannot be read:"),
+        (["far"], 1, "error: command 'far' needs acme_far, which is not installed. Run: pip install"),
+    ],
+)
+def test_a_plugin_brings_commands_and_a_broken_one_breaks_no_other(
+    words: list[str], code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "acme_tool.py").write_text(COMMANDS)
+    (tmp_path / "faulty.py").write_text("import no_such_module_here\n")
     info = tmp_path / "acme_tool-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tool\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[agentrl]\nacme_tool = acme_tool\n")
-    done = in_process("from agentrl.cli.main import run\nrun(['greet', 'Ada', '--loud'])", path=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "HELLO Ada\n"), done.stderr
+    (info / "entry_points.txt").write_text("[agentrl]\nacme_tool = acme_tool\nfaulty = faulty\n")
+    done = in_process(f"from agentrl.cli.main import run\nrun({words!r})", path=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split(" ")) and "Traceback" not in done.stderr
 
 
 def test_config_show_checks_the_parts_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

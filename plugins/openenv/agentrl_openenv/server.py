@@ -18,7 +18,7 @@ from openenv.core.env_server import ConcurrencyConfig, HTTPEnvServer
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
+from starlette.websockets import WebSocketClose, WebSocketDisconnect
 
 from agentrl.errors import ConfigError
 from agentrl_openenv.hosting import Hosted, session_factory
@@ -50,7 +50,9 @@ class Guard:
             else:
                 await PlainTextResponse("this server answers to no page of another host.", 403)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        # A client that is gone already is closed once more by openenv-core, which is no error of anybody.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._app(scope, receive, send)
 
     def _ours(self, headers: Headers) -> bool:
         host, origin = headers.get("host", ""), headers.get("origin")

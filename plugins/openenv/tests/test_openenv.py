@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,7 +85,7 @@ async def test_their_tool_client_lists_and_calls_our_tools(rooms: tuple[str, Hos
     url, _ = rooms
     async with MCPToolClient(url) as client:
         tools = {entry.name: entry for entry in await client.list_tools()}
-        assert tools["go"].input_schema["properties"]["direction"]["enum"] == ["north", "south", "east", "west"]
+        assert tools["go"].input_schema["properties"]["direction"]["enum"] == ["north", "east", "south", "west"]
         await client.reset(seed=1)
         assert "room" in await client.call_tool("go", direction="east")
         with pytest.raises(RuntimeError, match="no tool is called 'fly'"):
@@ -107,35 +109,28 @@ async def test_sessions_are_instances_of_their_own_and_close_with_them(rooms: tu
     assert await until(lambda: not hosted.live)
 
 
-async def test_an_episode_over_the_wire_is_the_episode_here(rooms: tuple[str, Hosted]) -> None:
-    url, hosted = rooms
-    far, near = OpenEnvWorld(url=url), adapt(KeyDoor())
-    told = next(iter(far.tasks("test")))
-    task = hosted.task(told.seed, None, None)
-    assert task.split == "test"
-    try:
+async def test_an_episode_over_the_wire_is_the_episode_here(serve: Serve) -> None:
+    patient = functools.partial(KeyDoor, horizon=32)
+    hosted = Hosted("keydoor", patient)
+    async with serve(make_app(hosted, Limits())) as url:
+        far, author = OpenEnvWorld(url=url), patient()
+        near = adapt(author)
+        told = next(iter(far.tasks("test")))
+        task = hosted.task(told.seed, None, None)
+        assert task.split == "test"
         assert await far.reset(told) == await near.reset(task)
         assert list(far.tools()) == list(near.tools())
-        odd = [
-            call("fly"),
-            call("go", direction="up"),
-            say("hello"),
-            Action(tool_calls=(ToolCall("take", {}, "c1"),) * 2),
-        ]
-        for action in [*odd, *line_from(near)]:
+        twice = Action(tool_calls=(ToolCall("take", {}, "c1"), ToolCall("take", {}, "c2")))
+        for action in chain([call("fly"), call("go", direction="up"), say("hello"), twice], author.oracle(task)):
             there, here = await far.step(action), await near.step(action)
             assert there == here
         assert here.terminated and here.reward == 1.0
         with pytest.raises(EnvironmentFault, match="the episode is over"):
             await far.step(call("take"))
-    finally:
         await far.close()
         await near.close()
-    assert await until(lambda: not hosted.live)
-
-
-def line_from(world: Any) -> Iterator[Action]:
-    return iter(world.author.oracle(None))
+        assert await until(lambda: not hosted.live)
+    await hosted.close()
 
 
 async def test_a_hosted_limit_is_a_truncation_here(rooms: tuple[str, Hosted]) -> None:
@@ -325,7 +320,7 @@ async def test_a_server_that_is_not_there_is_a_fault_with_its_address() -> None:
 async def test_a_server_started_here_that_dies_in_a_call_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one test that starts openenv-core's server as its author would."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    world = OpenEnvWorld(app="their_servers:guess_app", keep=0.0)
+    world = OpenEnvWorld(app="their_servers:guess_app")
     task = next(iter(world.tasks("train")))
     try:
         await world.reset(task)
