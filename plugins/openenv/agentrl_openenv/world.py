@@ -6,13 +6,15 @@ fault, never a reward.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec
+from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec, call
+from agentrl.agents import random_arguments
 from agentrl.errors import did_you_mean
 from agentrl.outcomes import UNKNOWN_TOOL
 from agentrl_openenv.interface import LIST_TOOLS, Interface, decision, interface_of, listed
@@ -112,6 +114,12 @@ class OpenEnvWorld:
     def tools(self) -> Sequence[ToolSpec]:
         """The server's; none before the first reset, since a server is asked for them."""
         return () if self._play is None else self._play.tools
+
+    def demonstrate(self, task: Task, rng: random.Random) -> Iterable[Action]:
+        """Calls at random whose arguments fit: the form of a call, for a warm start. A server knows no oracle."""
+        while True:
+            tool = rng.choice(self.tools())
+            yield call(tool.name, **random_arguments(tool, rng))
 
     async def reset(self, task: Task) -> Observation:
         await self.close()
