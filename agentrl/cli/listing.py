@@ -69,7 +69,7 @@ def plugin_command(name: str) -> Any:
     command: Any = host.factory("commands", name)
     try:
         if not isinstance(command, typer.Typer):
-            only = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+            only = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
             only.command(name)(command)
             command = only
         return typer.main.get_command(command)

@@ -128,7 +128,7 @@ def greet(name: str, loud: bool = False):
     'Say hello.'
     print('HELLO' if loud else 'hello', name)
 
-def odd(thing: lambda: 1): pass
+def odd(thing: 'no_such_name'): pass
 
 def agentrl_commands():
     return {"greet": greet, "odd": odd, "far": agentrl.Lazy("acme:far", requires=("acme_far",), summary="go")}

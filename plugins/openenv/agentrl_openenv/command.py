@@ -11,7 +11,7 @@ import typer
 
 from agentrl.cli.env import environment_factory
 from agentrl_openenv.hosting import Hosted
-from agentrl_openenv.server import HERE, Limits, listen, running
+from agentrl_openenv.server import HERE, IDLE, SESSIONS, Limits, listen, running
 
 
 def serve_env(
@@ -21,8 +21,8 @@ def serve_env(
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; there is no login.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    sessions: Annotated[int, typer.Option(min=1, help="How many may play at once.")] = Limits.sessions,
-    idle: Annotated[float, typer.Option(min=1, help="Seconds without a call that end a session.")] = Limits.idle,
+    sessions: Annotated[int, typer.Option(min=1, help="How many may play at once.")] = SESSIONS,
+    idle: Annotated[float, typer.Option(min=1, help="Seconds without a call that end a session.")] = IDLE,
     plugin: Annotated[
         list[str] | None, typer.Option(help="A plugin beside the installed ones: path.py or a.module. Repeatable.")
     ] = None,

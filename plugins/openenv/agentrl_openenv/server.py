@@ -28,11 +28,14 @@ HERE = ("127.0.0.1", "localhost", "::1")
 "Names of this machine, and of no other."
 
 
+SESSIONS, IDLE = 16, 600.0
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    sessions: int = 16
+    sessions: int = SESSIONS
     "At once; one more is refused."
-    idle: float = 600.0
+    idle: float = IDLE
     "Seconds without a call after which a session is closed; the reaper looks every 5 s at most."
 
 

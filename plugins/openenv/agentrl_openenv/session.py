@@ -37,7 +37,7 @@ class _Client(GenericEnvClient):
         # A server that is full says so and hangs up: what it said is read although nothing can be sent.
         with contextlib.suppress(ConnectionClosed):
             await self._send(message)
-        answer = await self._receive()
+        answer: dict[str, Any] = await self._receive()
         if answer.get("type") == "error":
             data = answer.get("data", {})
             raise Refused(str(data.get("code", "")), _reason(data))
