@@ -126,11 +126,22 @@ class Env(ABC):
 
 
 def adapt(environment: object) -> protocols.Environment:
-    """What the rollout engine plays: an `Env` wrapped, an object of the protocol unchanged. Raises `PluginError`."""
+    """What the rollout engine plays: an `Env` wrapped, an object of the protocol as it is. Raises `PluginError`.
+
+    Both may say `runs_in = "process"`; an object of the protocol then keeps its options in `made_with`.
+    """
     if isinstance(environment, Env):
         return _adapted(environment)
     if isinstance(environment, protocols.Environment):
-        return environment
+        if getattr(environment, "runs_in", "") != "process":
+            return environment
+        made_with = getattr(environment, "made_with", None)
+        if not isinstance(made_with, Mapping):
+            raise PluginError(
+                f"{type(environment).__name__} runs in a process and has made_with {made_with!r}; needed are the "
+                "options of its `__init__` by name, with which the process makes it again."
+            )
+        return _elsewhere(environment, environment, made_with)
     hint = " It is a class: call it." if isinstance(environment, type) else ""
     raise PluginError(
         f"{environment!r} is no environment.{hint} An environment is an instance of `agentrl.Env` or has tasks, "
@@ -145,14 +156,20 @@ def _adapted(author: Env) -> protocols.Environment:
         raise PluginError(f"{owner.__name__} at {where} has runs_in {author.runs_in!r}; allowed: {get_args(RunsIn)}.")
     if author.runs_in != "process":
         return near
-    address, options = address_of(owner), author._made_with
+    return _elsewhere(near, author, author._made_with)
+
+
+def _elsewhere(near: protocols.Environment, author: object, options: Mapping[str, Any]) -> RemoteEnvironment:
+    """The environment in a worker process; `near` is the one that was made here, of the author's class."""
+    owner = type(author)
+    address = address_of(owner)
     if address is None:
         raise PluginError(
-            f"{owner.__name__} at {where} cannot run in a process, since no other process can import it: write it at "
-            "the top level of a module or a file."
+            f"{owner.__name__} at {source_of(owner, '__init__')} cannot run in a process, since no other process can "
+            "import it: write it at the top level of a module or a file."
         )
     try:
-        told = json.loads(json.dumps(options, default=os.fspath))
+        told = json.loads(json.dumps(dict(options), default=os.fspath))
     except (TypeError, ValueError) as error:
         raise PluginError(
             f"{owner.__name__} was made with {shorten(dict(options))}, which cannot travel to its process: {error}. "

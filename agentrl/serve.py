@@ -28,6 +28,7 @@ from agentrl.adapter import Adapter
 from agentrl.blame import AuthorFault, frames_of
 from agentrl.environment import Env, adapt
 from agentrl.errors import AgentRLError, ConfigError, EnvironmentFault
+from agentrl.protocols import Environment
 from agentrl.remote import wire
 from agentrl.remote.address import Address, locate
 from agentrl.remote.declaration import declaration_of
@@ -173,11 +174,12 @@ def _make(asked: wire.Opening) -> Any:
     except ValueError as error:
         # As where it is made here: a class says in its own words which option it cannot take.
         raise ConfigError(f"environment {asked.address.name!r} {error}") from error
-    if not isinstance(made, Env):
-        return adapt(made)
-    # In this very thread: the process keeps it from the others, and some libraries want the main thread.
-    made.runs_in = "process"
-    return Adapter(made)
+    if isinstance(made, Env):
+        # In this very thread: the process keeps it from the others, and some libraries want the main thread.
+        made.runs_in = "process"
+        return Adapter(made)
+    # One of the protocol may say again that it runs in a process: this is the one.
+    return made if isinstance(made, Environment) else adapt(made)
 
 
 def _checked(factory: Callable[..., Any], asked: wire.Opening) -> dict[str, Any]:

@@ -36,9 +36,7 @@ _PAGE = 64
 class Listing(Protocol):
     """The same environment in this process, where it can be imported: what needs no episode is asked of it."""
 
-    author: Any
-
-    def tasks(self, split: str) -> Iterator[Task]: ...
+    def tasks(self, split: str) -> Iterable[Task]: ...
 
 
 def open_remote(address: Address, options: Mapping[str, JSON]) -> RemoteEnvironment:
@@ -80,7 +78,7 @@ class RemoteEnvironment:
         self._child: Child | None = None
         self._closed = False
         if declared.adapted:
-            self.author = near.author if near is not None else type(declared.name, (), {})()
+            self.author = getattr(near, "author", None) or type(declared.name, (), {})()
         for ability in declared.abilities:
             setattr(self, ability, getattr(self, f"_{ability}"))
 

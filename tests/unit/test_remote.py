@@ -23,7 +23,7 @@ from agentrl.remote.address import Address, address_of, locate
 from agentrl.remote.declaration import declaration_of
 from agentrl.remote.environment import RemoteEnvironment, answer
 from agentrl.tools import ToolError, tool
-from agentrl.types import Message, Observation, StepResult
+from agentrl.types import Message, Observation, StepResult, ToolSpec
 
 
 class Lamp(Env):
@@ -47,6 +47,44 @@ class Lamp(Env):
 
     def reward(self):
         return 1.0
+
+
+class Bench:
+    """Implements the protocol itself: its tools are known when it is made."""
+
+    def __init__(self, *, tool: str = "saw", made_with: object = None, path: Path | None = None) -> None:
+        self.tool, self.runs_in = tool, "process"
+        self.made_with = {"tool": tool, "path": path} if made_with is None else made_with
+
+    def tasks(self, split):
+        return [Task(f"{split}-{self.tool}", "bench", 0, {})]
+
+    def tools(self):
+        return [ToolSpec(self.tool, "It cuts.", {"type": "object", "properties": {}})]
+
+    async def reset(self, task):
+        return Observation(())
+
+    async def step(self, action):
+        return StepResult(Observation(()), terminated=True)
+
+    async def close(self):
+        return None
+
+
+def test_an_object_of_the_protocol_says_where_it_runs_and_with_which_options_it_is_made_again():
+    world = adapt(Bench(tool="plane", path=Path("/wood")))
+    assert isinstance(world, RemoteEnvironment) and not hasattr(world, "author")
+    assert world._options == {"tool": "plane", "path": "/wood"} and world._address == address_of(Bench)
+    assert [spec.name for spec in world.tools()] == ["plane"]
+    assert [task.id for task in world.tasks("test")] == ["test-plane"], "asked of the one that was made here"
+    here = Bench()
+    here.runs_in = "loop"
+    assert adapt(here) is here
+    with pytest.raises(PluginError, match=r"Bench runs in a process and has made_with 3; needed are the options"):
+        adapt(Bench(made_with=3))
+    with pytest.raises(PluginError, match="which cannot travel to its process"):
+        adapt(Bench(made_with={"tool": object()}))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 9))

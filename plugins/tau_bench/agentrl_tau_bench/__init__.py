@@ -1,0 +1,1 @@
+"""tau-bench's retail domain, from a checkout that the user has, as an environment."""
