@@ -294,11 +294,8 @@ def _state(name: str, part: _Part) -> tuple[State, str, str]:
     if isinstance(part.factory, OwnVenv):
         if part.factory.ready:
             return "ok", part.factory.summary, ""
-        return (
-            "missing",
-            f"needs a virtual environment with {', '.join(part.factory.requirements)}",
-            install_command(name),
-        )
+        what = part.factory.summary or ", ".join(part.factory.requirements)
+        return "missing", f"needs a virtual environment of its own: {what}", install_command(name)
     if not isinstance(part.factory, Lazy):
         return "ok", _summary(part.factory), ""
     missing = discovery.missing_modules(part.factory.requires)

@@ -80,8 +80,8 @@ class OwnVenv:
         """What makes the environment that is registered as `name`. Raises `MissingDependencyError`."""
         if not self.ready:
             raise MissingDependencyError(
-                f"environment {name!r} runs in a virtual environment of its own ({', '.join(self.requirements)}), "
-                f"which is not installed. Run: {install_command(name)}"
+                f"environment {name!r} runs in a virtual environment of its own, which is not installed. "
+                f"Run: {install_command(name)}"
             )
         return Factory(name, self.address)
 

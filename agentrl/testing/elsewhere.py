@@ -20,6 +20,7 @@ from typing import Any
 
 from agentrl.environment import adapt
 from agentrl.remote.address import Address, address_of, locate
+from agentrl.remote.environment import open_remote
 from agentrl.testing.episodes import Episode, replay
 from agentrl.testing.report import CheckResult, failed, passed, skipped
 from agentrl.testing.subject import Subject
@@ -64,7 +65,10 @@ def check_processes(subject: Subject, factory: Callable[[], object]) -> CheckRes
 
 
 def reference(factory: Callable[[], object]) -> JSON | None:
-    """How another process finds `factory`: a class or function of a module, or a `functools.partial` of one."""
+    """How another process finds `factory`: a class or function of a module, or a `functools.partial` of one.
+
+    What has an `address` of its own is made there, in a worker that draws its own hash seed.
+    """
     keywords: dict[str, Any] = {}
     target: Any = factory
     if isinstance(target, functools.partial) and not target.args:
@@ -73,8 +77,9 @@ def reference(factory: Callable[[], object]) -> JSON | None:
         json.dumps(keywords)
     except TypeError:
         return None
-    address = address_of(target)
-    return None if address is None else {"address": asdict(address), "keywords": keywords}
+    own = getattr(target, "address", None)
+    address = own if isinstance(own, Address) else address_of(target)
+    return None if address is None else {"address": asdict(address), "keywords": keywords, "remote": address is own}
 
 
 def _look(environment: Any, recorded: list[Episode]) -> dict[str, Any]:
@@ -117,8 +122,12 @@ def _ask(request: JSON, hash_seed: str) -> tuple[dict[str, Any] | None, str]:
 
 
 def _resolve(made_by: Any) -> Callable[[], object]:
-    target = locate(Address(**made_by["address"]))
-    return functools.partial(target, **made_by["keywords"])
+    told = made_by["address"]
+    pairs = {name: tuple(map(tuple, told[name])) for name in ("lent", "spare")}
+    address = Address(**{**told, **pairs})
+    if made_by["remote"]:
+        return functools.partial(open_remote, address, made_by["keywords"])
+    return functools.partial(locate(address), **made_by["keywords"])
 
 
 async def _answer(request: Any) -> dict[str, Any]:

@@ -176,6 +176,7 @@ def test_its_options_are_checked_as_any_others(installed):
 def test_the_check_holds_for_it_and_names_its_files(installed):
     report = check_environment(factory(), tasks=2)
     assert report.ok, str(report)
+    assert report["processes"].outcome == "ok", str(report)
     assert f"{installed / 'world.py'}:" in str(report)
 
     async def fail():

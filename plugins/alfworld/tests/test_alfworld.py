@@ -72,6 +72,7 @@ def test_of_an_official_folder_the_solvable_games_of_the_kinds_are_played_by_nam
 
 
 @real
+@pytest.mark.slow
 async def test_the_planner_wins_every_kind_in_rooms_that_nothing_is_trained_in() -> None:
     world = factory()()
     try:
