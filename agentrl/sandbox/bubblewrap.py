@@ -58,7 +58,7 @@ class Bubblewrap:
         command = [*self._walls, *folder, "--", self._python, "-I", "-c", WORKER, told]
         # A user of its own for each session, so that no two of them are each other's.
         user = _FIRST_USER + secrets.randbelow(_USERS) if self._stranger else None
-        return LocalGuest(command, _ENV, "/", user=user)
+        return LocalGuest(command, _ENV, "/", user=user, apart=True)
 
 
 def _walls() -> list[str]:

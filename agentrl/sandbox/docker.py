@@ -19,7 +19,7 @@ from typing import Any
 from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.sandbox.guest import WORKER, Ending, GuestSession, settings
 from agentrl.sandbox.image import NAME, make_image
-from agentrl.sandbox.protocol import Abilities, Limit, Limits
+from agentrl.sandbox.protocol import Abilities, Limits
 
 try:
     import docker
@@ -92,37 +92,34 @@ class Docker:
             container, line = await asyncio.to_thread(self._create, limits)
         return DockerGuest(self, container, limits, line)
 
-    async def take_back(self, container: Any, limits: Limits) -> Limit:
-        """Stop it with all that runs in it, and keep or remove it; the limit that had ended it."""
+    async def take_back(self, container: Any, limits: Limits) -> Ending:
+        """Stop it with all that runs in it, and keep or remove it; what had ended it already."""
         return await asyncio.shield(self._take_back(container, limits))
 
-    async def _take_back(self, container: Any, limits: Limits) -> Limit:
+    async def _take_back(self, container: Any, limits: Limits) -> Ending:
         keep = self._kept < self._idle
         self._kept += keep
-        limit, line = await asyncio.to_thread(self._stop, container, keep)
+        ending, line = await asyncio.to_thread(self._stop, container, keep)
         if line is not None:
             self._waiting.setdefault(limits, []).append((container, line))
         else:
             self._kept -= keep
-        return limit
+        return ending
 
-    def _stop(self, container: Any, keep: bool) -> tuple[Limit, socket.socket | None]:
-        """The limit that had ended it, and the line where it was started anew."""
-        limit: Limit = ""
+    def _stop(self, container: Any, keep: bool) -> tuple[Ending, socket.socket | None]:
+        """What had ended it, and the line where it was started anew."""
+        ending = _ending(container)
         try:
-            container.reload()
             if container.status == "running":
                 container.kill()
-            elif container.attrs["State"].get("OOMKilled"):
-                limit = "memory"
-            if keep:
+            if keep and not ending.fault:
                 container.wait(timeout=10)
-                return limit, _begin(container)
+                return ending, _begin(container)
         except Exception as error:
             # Whatever is wrong with it: it is not used again.
             _log.warning("a container is removed, not kept: %s", error)
         self._remove(container)
-        return limit, None
+        return ending, None
 
     def _create(self, limits: Limits) -> tuple[Any, socket.socket]:
         with self._lock:
@@ -234,8 +231,19 @@ class DockerGuest:
         if self._ending is None:
             self._ending = Ending()
             self._line.close()
-            self._ending = Ending(await self._sandbox.take_back(self._container, self._limits))
+            self._ending = await self._sandbox.take_back(self._container, self._limits)
         return self._ending
+
+
+def _ending(container: Any) -> Ending:
+    """What the daemon knows of it. Nothing that runs inside can remove a container or stop the daemon."""
+    try:
+        container.reload()
+    except Exception as error:
+        return Ending(fault=f"the daemon knows nothing of its container any more ({error})")
+    if container.status in ("removing", "dead"):
+        return Ending(fault="its container was removed by somebody else")
+    return Ending("memory" if container.attrs["State"].get("OOMKilled") else "")
 
 
 def _begin(container: Any) -> socket.socket:

@@ -101,6 +101,8 @@ class EmbeddedSession:
         lost = limit != "" or isinstance(error, monty.MontyCrashedError)
         if lost:
             await self.close()
+        if not limit and _was_killed(error):
+            raise InfrastructureFault(f"a session of the sandbox 'embedded' is gone: {error}") from error
         if error is not None:
             printed.add("stderr", f"{_words(error)}\n")
         return Ran(
@@ -151,6 +153,11 @@ def _limit_of(error: monty.MontyError | None) -> Limit:
     if isinstance(inner, MemoryError) and "memory limit" in str(inner):
         return "memory"
     return ""
+
+
+def _was_killed(error: monty.MontyError | None) -> bool:
+    """By somebody else: code in it can crash its process, and has no way to send a signal."""
+    return isinstance(error, monty.MontyCrashedError) and "SIGKILL" in str(error)
 
 
 def _words(error: monty.MontyError) -> str:

@@ -62,6 +62,8 @@ class Ending(msgspec.Struct, frozen=True):
     "The limit that had ended it already, where the backend knows."
     last_words: str = ""
     "What the backend itself said of a start that failed."
+    fault: str = ""
+    "What ended it, where nothing that runs inside could have."
 
 
 def settings(limits: Limits, *, processes: int, walls: bool) -> str:
@@ -148,6 +150,8 @@ class GuestSession:
             raise
         if done is None:
             ending = await self._drop()
+            if ending.fault:
+                raise InfrastructureFault(f"a session of the sandbox {self._name!r} is gone: {ending.fault}.")
             limit = limit or ending.limit
         else:
             limit = done.limit

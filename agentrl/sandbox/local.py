@@ -16,13 +16,20 @@ from agentrl.sandbox.guest import Ending
 
 _CHUNK = 1 << 16
 _WORDS = 2_000
+_DYING = 0.5
+"Seconds."
 
 
 class LocalGuest:
     """Implements `guest.Guest`. Ended at the latest when it is dropped or this process exits."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], folder: str, *, user: int | None) -> None:
-        """user: whom it runs as; None for the user of this process. Raises `InfrastructureFault`."""
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], folder: str, *, user: int | None, apart: bool
+    ) -> None:
+        """user: whom it runs as; None for the user of this process. apart: nothing inside can send a signal to the
+        process that is started. Raises `InfrastructureFault`.
+        """
+        self._apart, self._silent = apart, False
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         groups: list[int] | None = None if user is None else []
@@ -56,16 +63,23 @@ class LocalGuest:
 
     async def receive(self) -> bytes:
         try:
-            return await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
+            data = await asyncio.get_running_loop().sock_recv(self._socket, _CHUNK)
         except OSError:
-            return b""
+            data = b""
+        self._silent = not data
+        return data
 
     async def end(self) -> Ending:
+        if self._silent and self._end.alive:
+            # A dying process closes its line before the system can tell how it went.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, _DYING)
         went = self._process.poll() if self._end.alive else None
         self._end()
         words = self._last_words()
-        killed = went in (-signal.SIGXCPU, 128 + signal.SIGXCPU)
-        return Ending("time" if killed else "", words)
+        late = went in (-signal.SIGXCPU, 128 + signal.SIGXCPU)
+        outside = self._apart and went == -signal.SIGKILL
+        return Ending("time" if late else "", words, "somebody else killed its process" if outside else "")
 
     def _last_words(self) -> str:
         log = self._process.stderr

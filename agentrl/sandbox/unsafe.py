@@ -43,7 +43,7 @@ class UnsafeSession(GuestSession):
 
         async def start() -> LocalGuest:
             env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
-            return LocalGuest(command, env, folder, user=None)
+            return LocalGuest(command, env, folder, user=None, apart=False)
 
         super().__init__("unsafe", limits, start)
 

@@ -57,10 +57,10 @@ class Line:
                 data = data[os.write(self._answers, data) :]
 
     def _read(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size and (piece := os.read(self._asked, size - len(data))):
+        data = bytearray()
+        while len(data) < size and (piece := os.read(self._asked, min(size - len(data), 1 << 16))):
             data += piece
-        return data
+        return bytes(data)
 
 
 class Pump:

@@ -85,7 +85,7 @@ def places(made: object, factory: Callable[[], object], folder: Path) -> dict[st
         return make
 
     if not isinstance(made, Env):
-        own = "own venv" if isinstance(made, RemoteEnvironment) else "async"
+        own = "own venv" if isinstance(made, RemoteEnvironment) else getattr(made, "runs_in", "async")
         return {own: lambda: adapt(factory())}
     if made.runs_in == "process":
         return {"process": at("process")}

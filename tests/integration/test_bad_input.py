@@ -6,11 +6,13 @@ Nothing is lost by it, and the same command goes on when the cause is gone.
 import json
 import re
 
+import msgspec
 import pytest
 from live_runs import LAMPS, RECIPE, make_bench, rows
 
 from agentrl.store.records import read_trajectories
 from agentrl.training.metrics import read_metrics
+from agentrl.view.archive import Archive
 
 pytestmark = pytest.mark.slow
 
@@ -206,15 +208,18 @@ def test_an_environment_that_always_fails_stops_the_run_with_its_commonest_error
     assert not rows(bench.run_folder, "SELECT id FROM trajectories WHERE state IN ('batched', 'trained')")
 
 
-def test_ten_megabytes_of_observation_are_cut_with_a_note_in_the_record(tmp_path, talker):
-    loud = world(('return f"{color} is on"', 'return "on " * 3_500_000'))
+def test_a_hundred_megabytes_of_observation_are_cut_with_a_note_in_record_and_viewer(tmp_path, talker):
+    loud = world(('return f"{color} is on"', 'return "on " * 35_000_000'))
     bench = make_bench(tmp_path / "bench", trained_from(talker), loud)
     ended = bench.train(*QUICK)
     assert ended.code == 0, ended.err
     cut = [t for t in read_trajectories(bench.run_folder / "payloads.bin") if t.steps[-1].action.tool_calls]
     assert cut and all(t.status.value == "truncated" for t in cut if not t.steps[-1].error)
-    assert "[cut: 10,500,000 characters, the first 100,000 are shown]" in cut[0].final.messages[-1].content
+    note = "[cut: 105,000,000 characters, the first 100,000 are shown]"
+    assert note in cut[0].final.messages[-1].content
     assert (bench.run_folder / "payloads.bin").stat().st_size < 16 * 250_000
+    shown = msgspec.json.encode(Archive(bench.run_folder).episode(cut[0].id)).decode()
+    assert note in shown and len(shown) < 500_000
 
 
 def test_an_environment_that_fails_now_and_then_is_retried_and_the_run_ends_well(tmp_path):

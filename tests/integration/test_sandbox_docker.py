@@ -88,6 +88,20 @@ async def test_what_a_killed_process_left_is_reaped(sandbox: Any, docker_host: s
     client.close()
 
 
+async def test_a_container_that_is_removed_under_a_run_is_a_fault_and_the_next_session_is_another(sandbox: Any) -> None:
+    session = await sandbox.open(LIMITS)
+    (container,) = sandbox._made
+    run = asyncio.create_task(session.run("import time\ntime.sleep(4)"))
+    await asyncio.to_thread(container.remove, force=True)
+    with pytest.raises(InfrastructureFault, match="a session of the sandbox 'docker' is gone"):
+        await run
+    await session.close()
+    assert container.id not in ours(sandbox)
+    again = await sandbox.open(LIMITS)
+    assert (await again.run("6 * 7")).stdout == "42\n"
+    await again.close()
+
+
 async def test_a_daemon_or_an_image_that_is_not_there_is_said(docker_host: str) -> None:
     lost = load_host().create("sandboxes", "docker", {"host": docker_host, "image": "no-such-image:1"})
     with pytest.raises(InfrastructureFault, match=r"the daemon has no image 'no-such-image:1'\. Run: docker pull"):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -92,6 +95,26 @@ async def test_a_cancelled_run_leaves_nothing() -> None:
     async with asyncio.timeout(5):
         await session.close()
         await session.close()
+
+
+async def test_an_interpreter_that_somebody_kills_is_a_fault_and_one_that_code_ends_is_told(
+    session: EmbeddedSession,
+) -> None:
+    before = children()
+    other = await Embedded().open(Limits(seconds=30))
+    (process,) = children() - before
+    run = asyncio.create_task(other.run("while True: pass"))
+    await asyncio.sleep(0)
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(InfrastructureFault, match="a session of the sandbox 'embedded' is gone"):
+        await run
+    await other.close()
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that live."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(word) for path in tasks for word in path.read_text().split()}
 
 
 async def test_what_it_lacks_and_what_is_no_limit_is_said(session: EmbeddedSession) -> None:

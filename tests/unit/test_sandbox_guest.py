@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import struct
 from collections.abc import AsyncIterator, Sequence
 
@@ -14,6 +16,7 @@ from agentrl.plugins import Host, Lazy, load_host
 from agentrl.sandbox import Limits, Session, seccomp
 from agentrl.sandbox.bubblewrap import Bubblewrap
 from agentrl.sandbox.guest import Ending, GuestSession
+from agentrl.sandbox.local import LocalGuest
 from agentrl.sandbox.unsafe import Unsafe
 
 SMALL = Limits(seconds=0.5, memory=256 << 20, output=1000, files=1 << 20)
@@ -146,6 +149,31 @@ async def test_a_guest_that_lies_is_ended(lie: str) -> None:
     ran = await session.run("1")
     assert (ran.exit, ran.lost, guests[0].ended) == (None, True, True)
     assert ran.limit == ("memory" if not guests[0]._answers else "")
+
+
+async def test_a_guest_that_somebody_else_ended_is_a_fault_and_no_observation() -> None:
+    class Removed(Liar):
+        async def end(self) -> Ending:
+            return Ending(fault="its container was removed by somebody else")
+
+    async def start() -> Removed:
+        return Removed([])
+
+    session = GuestSession("removed", SMALL, start)
+    with pytest.raises(
+        InfrastructureFault, match="session of the sandbox 'removed' is gone: its container was removed"
+    ):
+        await session.run("1")
+
+
+@pytest.mark.parametrize(("apart", "outside"), [(True, True), (False, False)])
+async def test_a_killed_process_is_a_fault_where_nothing_inside_could_have_killed_it(
+    apart: bool, outside: bool
+) -> None:
+    guest = LocalGuest(["sleep", "60"], {"PATH": "/usr/bin:/bin"}, "/", user=None, apart=apart)
+    os.kill(guest.pid, signal.SIGKILL)
+    assert await guest.receive() == b""
+    assert bool((await guest.end()).fault) is outside
 
 
 async def test_output_that_comes_in_pieces_is_put_together_and_bounded() -> None:

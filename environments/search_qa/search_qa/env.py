@@ -21,6 +21,7 @@ from agentrl.errors import ConfigError
 from search_qa.documents import Document, Question, read_questions
 from search_qa.index import Index, load
 from search_qa.phrases import PHRASES
+from search_qa.rerank import Rerank, Reranked, embedder_of
 from search_qa.retrievers import Local, Retriever
 from search_qa.scoring import citations, exact_match, f1, read_answer, supported
 from search_qa.world import PATHS, index_of, make_world
@@ -55,6 +56,7 @@ class SearchQA(Env):
         reward: Reward = "em",
         index: str = "",
         retriever_url: str = "",
+        rerank: Rerank = "",
         questions: str = "",
         test_questions: str = "",
     ) -> None:
@@ -62,7 +64,8 @@ class SearchQA(Env):
 
         snippet: characters that it shows of each; longest: of an opened one. horizon: actions per episode. reward: em
         or f1. index: a folder made by `agentrl search index`. retriever_url: a server in Search-R1's form in its place.
-        questions: a JSONL or parquet file; test_questions: another for the test split, else every fifth is held out.
+        rerank: "minilm" lets a small embedding model have a say in the order. questions: a JSONL or parquet file;
+        test_questions: another for the test split, else every fifth is held out.
         """
         if hops not in PATHS:
             raise ConfigError(f"hops is {hops}; generated questions take {min(PATHS)} to {max(PATHS)} documents.")
@@ -82,6 +85,7 @@ class SearchQA(Env):
         self.hops, self.topk, self.snippet, self.longest, self.kind = hops, topk, snippet, longest, reward
         self.max_steps = horizon
         self._files = (questions, test_questions)
+        self._embedder = embedder_of(rerank)
         self._url = retriever_url
         self._index: Index | None = _loaded(index) if index else None
         self._retriever: Retriever | None = None
@@ -117,6 +121,8 @@ class SearchQA(Env):
             from search_qa.remote import Remote
 
             self._retriever = Remote(self._url, self.step_deadline - 5)
+        if self._embedder is not None:
+            self._retriever = Reranked(self._retriever, self._embedder)
         return self.question.text
 
     @tool

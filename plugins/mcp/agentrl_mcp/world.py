@@ -17,7 +17,7 @@ from agentrl_mcp.connection import Answer, Connection, Server
 from agentrl_mcp.grading import Called, Played, graded, load_reward, read_tasks
 
 TEXT_LIMIT = 20_000
-"Characters of one answer that are shown."
+"Characters of one answer that are shown; of a longer one the model is told how much there is."
 
 
 class McpWorld:
@@ -88,8 +88,9 @@ class McpWorld:
         messages, mistakes = [], []
         for made in action.tool_calls:
             answer = await self._use(made)
-            messages.append(Message("tool", answer.text[:TEXT_LIMIT], name=made.name, call_id=made.id))
-            mistakes += [answer.text[:TEXT_LIMIT]] if answer.error else []
+            shown = _cut(answer.text)
+            messages.append(Message("tool", shown, name=made.name, call_id=made.id))
+            mistakes += [shown] if answer.error else []
         if self._steps >= self.max_steps:
             grade = await self.grade()
             return StepResult(Observation(tuple(messages)), grade.reward, grade.scores, truncated=True)
@@ -141,3 +142,9 @@ class McpWorld:
         if not path.is_relative_to(self._folder.resolve()):
             raise ValueError(f"the task's file {name!r} lies outside of the episode's folder.")
         return path
+
+
+def _cut(text: str) -> str:
+    if len(text) <= TEXT_LIMIT:
+        return text
+    return f"{text[:TEXT_LIMIT]}\n[cut: {len(text):,} characters, the first {TEXT_LIMIT:,} are shown]"

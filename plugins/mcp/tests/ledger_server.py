@@ -29,6 +29,12 @@ def read(name: str) -> int:
 
 
 @server.tool()
+def flood(characters: int) -> str:
+    """Say much."""
+    return "x" * characters
+
+
+@server.tool()
 def die() -> str:
     """End the server."""
     os._exit(3)

@@ -108,6 +108,20 @@ async def test_a_server_that_dies_or_hangs_is_a_fault(files: Path, tool: str, wo
     assert _left() == []
 
 
+async def test_a_long_answer_is_cut_with_a_note_and_the_episode_goes_on(files: Path) -> None:
+    made = world(files)
+    try:
+        await made.reset(task(files))
+        flooded = await made.step(call("flood", characters=2_000_000))
+        (message,) = flooded.observation.messages
+        assert len(message.content) < 20_100 and not flooded.policy_error
+        assert message.content.endswith("x\n[cut: 2,000,000 characters, the first 20,000 are shown]")
+        assert (await made.step(call("write", name="x", number=7))).observation.messages[0].content == "x is 7"
+        assert (await made.step(say("done"))).reward == 1.0
+    finally:
+        await made.close()
+
+
 def _left() -> list[Path]:
     """Servers of these tests that still run."""
     found = []
