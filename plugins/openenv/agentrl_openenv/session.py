@@ -56,8 +56,11 @@ class Session:
     async def schema(self) -> Mapping[str, Any]:
         """JSON schema of the server's actions."""
         try:
-            async with httpx.AsyncClient(timeout=self._deadline, trust_env=not _is_here(self.url)) as http:
-                answer = await http.get(f"{_http(self.url)}/schema")
+            address = _http(self.url)
+            # Reading the certificates takes longer than the answer; without TLS there is nothing to verify.
+            secure, proxied = address.startswith("https"), not _is_here(address)
+            async with httpx.AsyncClient(timeout=self._deadline, trust_env=proxied, verify=secure) as http:
+                answer = await http.get(f"{address}/schema")
                 found: Mapping[str, Any] = answer.raise_for_status().json()["action"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise EnvironmentFault(

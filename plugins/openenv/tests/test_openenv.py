@@ -111,6 +111,24 @@ async def test_sessions_are_instances_of_their_own_and_close_with_them(rooms: tu
     assert await until(lambda: not hosted.live)
 
 
+async def test_eight_of_their_clients_win_tasks_of_their_own_at_once(serve: Serve) -> None:
+    hosted = Hosted("keydoor", KeyDoor)
+
+    async def won(url: str, seed: int) -> tuple[str, float, float]:
+        async with GenericEnvClient(url) as client:
+            await client.reset(seed=seed)
+            for action in line(hosted.task(seed, None, None)):
+                made = action.tool_calls[0]
+                result = await client.step({"tool_name": made.name, "arguments": dict(made.arguments)})
+            return (await client.state())["task"], result.reward, result.observation["scores"]["success"]
+
+    async with serve(make_app(hosted, Limits(sessions=8))) as url:
+        ended = await asyncio.gather(*(won(url, seed) for seed in range(8)))
+        assert ended == [(hosted.task(seed, None, None).id, 1.0, 1.0) for seed in range(8)]
+        assert await until(lambda: not hosted.live)
+    await hosted.close()
+
+
 async def test_an_episode_over_the_wire_is_the_episode_here(serve: Serve) -> None:
     patient = functools.partial(KeyDoor, horizon=32)
     hosted = Hosted("keydoor", patient)
