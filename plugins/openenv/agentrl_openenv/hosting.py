@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +37,7 @@ class Hosted:
         self.name = name
         self.live: set[Session] = set()
         self._make = make
+        self._lock = threading.Lock()
         self.about = adapt(make())
         "Never reset: it tells the tasks."
         self._tasks: dict[str, list[Task]] = {"train": [], "test": []}
@@ -53,15 +54,15 @@ class Hosted:
         return adapt(self._make())
 
     def task(self, seed: int | None, split: str | None, name: str | None) -> Task:
-        """By its id, or by its number: the first one if nothing is said. Raises `ConfigError`."""
-        if split is None:
-            split = "test" if (seed or 0) >= FIRST_TEST_SEED else "train"
-        if split not in self._tasks:
+        """By its id, or by its number: the first one if nothing is said. Thread-safe. Raises `ConfigError`."""
+        if split is not None and split not in self._tasks:
             raise ConfigError(f"there is no split {split!r}; there are 'train' and 'test'.")
-        if name is not None:
-            return self._named(name)
-        number = (seed or 0) % FIRST_TEST_SEED % MOST_TASKS
-        known = self._upto(split, number + 1)
+        with self._lock:
+            if name is not None:
+                return self._named(name, tuple(self._tasks) if split is None else (split,))
+            split = split or ("test" if (seed or 0) >= FIRST_TEST_SEED else "train")
+            number = (seed or 0) % FIRST_TEST_SEED % MOST_TASKS
+            known = self._upto(split, number + 1)
         if not known:
             raise ConfigError(f"the environment {self.name!r} has no tasks of the split {split!r}.")
         return known[number % len(known)]
@@ -71,13 +72,16 @@ class Hosted:
         await asyncio.gather(*(session.leave() for session in list(self.live)), return_exceptions=True)
         await self.about.close()
 
-    def _named(self, name: str) -> Task:
-        for split in self._tasks:
-            for task in self._upto(split, MOST_TASKS):
+    def _named(self, name: str, splits: Sequence[str]) -> Task:
+        for number in range(MOST_TASKS):
+            found = [known[number] for split in splits if len(known := self._upto(split, number + 1)) > number]
+            if not found:
+                break
+            for task in found:
                 if task.id == name:
                     return task
-        near = did_you_mean(name, [task.id for tasks in self._tasks.values() for task in tasks[:1000]])
-        raise ConfigError(f"no task is called {name!r} among the first {MOST_TASKS:,} of each split.{near}")
+        near = did_you_mean(name, [task.id for split in splits for task in self._tasks[split][:1000]])
+        raise ConfigError(f"no task is called {name!r} among the first {MOST_TASKS:,} of {' and '.join(splits)}.{near}")
 
     def _upto(self, split: str, count: int) -> list[Task]:
         known = self._tasks[split]
@@ -110,9 +114,10 @@ class Session(Environment[Decision, Observation, State]):
         **_: Any,
     ) -> Observation:
         """seed: the task of this number. split: train or test, if the seed shall not say it. task: its id."""
+        # A search for an id takes seconds in a large world, and every session waits on this loop.
+        chosen = await asyncio.to_thread(self._hosted.task, seed, split, task)
         if self._closed:
             raise agentrl.EnvironmentFault("this session was closed, since nothing was asked of it: connect again.")
-        chosen = self._hosted.task(seed, split, task)
         await self.leave()
         self._loop, self._thread, self._over = asyncio.get_running_loop(), threading.get_ident(), False
         self._world = self._hosted.world()
