@@ -43,14 +43,16 @@ class Lazy:
 
 Registered: TypeAlias = Factory | Lazy | OwnVenv
 _WORLDS = "environments"
+_BASES = {"agentrl.environment": "Env", "agentrl.endpoint.agent": "AgentEnv"}
+"Classes that a file may derive from without a hook; who does has imported them."
 
 
 def with_hooks(plugin: object, origin: Origin) -> object:
     """The plugin itself, or hooks around the `Env` classes that it is or holds: such a file needs no other code."""
-    base = getattr(sys.modules.get("agentrl.environment"), "Env", None)
+    bases = tuple(getattr(sys.modules[home], name) for home, name in _BASES.items() if home in sys.modules)
 
     def is_world(value: object) -> bool:
-        return base is not None and inspect.isclass(value) and issubclass(value, base) and value is not base
+        return inspect.isclass(value) and issubclass(value, bases) and value not in bases
 
     worlds: dict[str, object] = {}
     if is_world(plugin):
@@ -64,7 +66,7 @@ def with_hooks(plugin: object, origin: Origin) -> object:
     if not _hook_like(plugin):
         raise PluginError(
             f"the plugin {origin.plugin!r} of {origin.distribution} registers nothing: "
-            "it needs an Env class or functions such as agentrl_environments()."
+            "it needs an Env or AgentEnv class or functions such as agentrl_environments()."
         )
     _check_hook_names(plugin, origin)
     return plugin

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from agentrl.cli.eval import command as eval_command
 from agentrl.cli.replay import commands as replay_commands
+from agentrl.cli.serve import command as serve_command
 from agentrl.errors import AgentRLError, ConfigError
 
 INTERRUPTED = 130
@@ -121,6 +122,7 @@ def sft(
 
 
 app.command("eval")(eval_command)
+app.command("serve")(serve_command)
 
 
 @app.command()

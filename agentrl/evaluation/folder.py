@@ -114,22 +114,23 @@ class EvaluationFolder:
 
     def _check(self) -> None:
         if (self.path / MANIFEST).exists():
-            differing = _differing(load_manifest(self.path), self._manifest)
-            if differing and self._played():
+            others = differing(load_manifest(self.path), self._manifest)
+            if others and self._played():
                 raise ConfigError(
-                    f"{self.path} holds another evaluation: {'; '.join(differing)}. Choose another --out, or delete "
+                    f"{self.path} holds another evaluation: {'; '.join(others)}. Choose another --out, or delete "
                     "the folder to evaluate anew."
                 )
-        elif self.path.exists() and (not self.path.is_dir() or _foreign(self.path)):
+        elif self.path.exists() and (not self.path.is_dir() or foreign(self.path)):
             raise ConfigError(f"{self.path} is not empty and is no evaluation; choose another --out.")
 
 
-def _foreign(path: Path) -> list[str]:
+def foreign(path: Path) -> list[str]:
+    """What lies there and is no evaluation's own."""
     ours = (LEDGER, "ledger.", "payloads.bin", "trained.bin", "evaluation.partial", "vllm.")
     return [found.name for found in path.iterdir() if not found.name.startswith(ours)]
 
 
-def _differing(old: Manifest, new: Manifest) -> list[str]:
+def differing(old: Manifest, new: Manifest) -> list[str]:
     """What may not change within one evaluation, in words."""
     before, after = _identity(old), _identity(new)
     return [

@@ -48,7 +48,7 @@ class Scripted(AgentEnv):
 async def ask(base_url: str, *said: str | dict[str, Any], **more: Any) -> Any:
     """One request; text is a user's message. The answer's body, or the response where it is none."""
     messages = [{"role": "user", "content": one} if isinstance(one, str) else one for one in said]
-    async with httpx.AsyncClient(timeout=30.0) as client:
+    async with httpx.AsyncClient(timeout=30.0, verify=False) as client:
         answer = await client.post(f"{base_url}/chat/completions", json={"messages": messages, **more})
     return answer.json() if answer.status_code == 200 else answer
 
