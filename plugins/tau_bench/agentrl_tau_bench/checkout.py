@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from agentrl import ToolSpec
+from agentrl.errors import ConfigError
 
 VARIABLE = "TAU_BENCH_DATA"
 SPLITS = ("train", "test", "dev")
@@ -74,14 +75,14 @@ class Checkout:
 
 
 def open_checkout(data: str) -> Checkout:
-    """The checkout at `data`, else at `$TAU_BENCH_DATA`. Raises `ValueError` with what is missing and what to do."""
+    """The checkout at `data`, else at `$TAU_BENCH_DATA`. Raises `ConfigError` with what is missing and what to do."""
     named = data or os.environ.get(VARIABLE, "")
     advice = f"Clone sierra-research/tau-bench, and name its folder as data=... or in the variable {VARIABLE}."
     if not named:
-        raise ValueError(f"has no data: tau-bench's code and database are not shipped. {advice}")
+        raise ConfigError(f"tau_retail has no data: tau-bench's code and database are not shipped. {advice}")
     folder = Path(named).expanduser().resolve()
     if not (folder / "tau_bench" / "envs" / "retail" / "wiki.md").is_file():
-        raise ValueError(f"finds no tau_bench/envs/retail/wiki.md in {folder}. {advice}")
+        raise ConfigError(f"tau_retail finds no tau_bench/envs/retail/wiki.md in {folder}. {advice}")
     return _read(folder)
 
 
@@ -118,8 +119,9 @@ def _attribute(folder: Path, module: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except Exception as error:
-        raise ValueError(
-            f"cannot read {name} of {module} in {folder}: {type(error).__name__}: {error}. Is the checkout whole?"
+        raise ConfigError(
+            f"tau_retail cannot read {name} of {module} in {folder}: {type(error).__name__}: {error}. "
+            "Is the checkout whole?"
         ) from error
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec, call, say
-from agentrl.errors import did_you_mean
+from agentrl.errors import ConfigError, did_you_mean
 from agentrl.outcomes import UNKNOWN_TOOL
 from agentrl_tau_bench.books import Books
 from agentrl_tau_bench.checkout import open_checkout
@@ -44,7 +44,7 @@ class TauRetail:
         script where it is empty, whose results are not the benchmark's. user_key_env: the variable with its key.
         """
         if bool(user_url) != bool(user_model):
-            raise ValueError(
+            raise ConfigError(
                 f"user_url is {user_url!r} and user_model {user_model!r}; a model that plays the user needs both."
             )
         self._checkout = open_checkout(data)
