@@ -57,6 +57,8 @@ def check_environment(
     results += _declared(subject, tasks)
     if subject.sample:
         results += asyncio.run(_played(subject))
+        # A server or a task may name them, which is not before a reset.
+        results[1] = check_tools(subject)
         results.append(_closed(subject))
         results += [
             _deadline(subject),

@@ -65,7 +65,9 @@ class Subject:
         await asyncio.sleep(0)
         rng = random.Random(f"{self.seed}/{task.id}/{salt}")
         async with self.opened() as environment:
-            return await play(environment, task, choose, rng, self.watch.armed)
+            episode = await play(environment, task, choose, rng, self.watch.armed)
+            self.tools = self.tools or tuple(environment.tools())
+            return episode
 
     def where(self, *methods: str) -> str:
         """`file:line` of the first of `methods` that the author wrote."""

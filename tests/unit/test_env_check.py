@@ -424,6 +424,21 @@ def test_an_object_of_the_protocol_is_checked_too():
     assert report["rewards"].where == f"{__file__}:{Protocolled.step.__code__.co_firstlineno}"
 
 
+class Late(Protocolled):
+    """A server names its tools."""
+
+    color = None
+
+    def tools(self):
+        return [] if self.color is None else super().tools()
+
+
+def test_tools_that_are_named_after_a_reset_are_checked_too():
+    assert check_environment(Protocolled)["tools"].what == "1: guess"
+    report = check_environment(Late)
+    assert report.ok and report["tools"].what == "1: guess"
+
+
 def test_agents_act_as_they_say():
     rng = random.Random(0)
     observation = Observation((Message("user", "Open the lid, ticket 4711"),))
