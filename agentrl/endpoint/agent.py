@@ -35,13 +35,12 @@ class AgentEnv(ClientWorld):
 
     max_steps: int | None = None
     "Answers per episode; the recipe's limit, else 64, where None."
-    patience: float = 120.0
-    "Seconds in which the agent has to ask again, or to end, once it was answered."
 
     def __init__(self) -> None:
         super().__init__()
         self._work: asyncio.Task[Verdict] | None = None
         self._worker: Worker | None = None
+        self._door: _Door | None = None
 
     @abstractmethod
     def play(self, task: Task, base_url: str) -> Verdict | Awaitable[Verdict]:
@@ -54,7 +53,7 @@ class AgentEnv(ClientWorld):
     async def come(self, task: Task) -> None:
         await self._leave()
         super().__init__()
-        door = await _door()
+        door = self._door = await _enter()
         self.session = door.begin()
         self._work = asyncio.create_task(self._play(task, f"{door.url}/v1/s/{self.session.name}"))
         self._work.add_done_callback(self._ended)
@@ -104,22 +103,25 @@ class AgentEnv(ClientWorld):
     async def _leave(self) -> None:
         """End the agent; what it may still ask is refused."""
         work, self._work = self._work, None
-        if work is None:
+        door, self._door = self._door, None
+        if work is None or door is None:
             return
-        (await _door()).end(self.session)
+        door.end(self.session)
         work.cancel()
         await asyncio.wait({work})
         if self._worker is not None:
             self._worker.stop()
+        await door.leave()
 
 
 class _Door:
-    """Implements `server.Reception` for the agents of one event loop, on one port, until the loop ends."""
+    """Implements `server.Reception` for the agents of one event loop, on one port, until the last of them leaves."""
 
     models = ()
 
     def __init__(self) -> None:
         self.url = ""
+        self.agents = 0
         self._sessions: dict[str, Session] = {}
         self._opened = asyncio.Event()
         self._serving = asyncio.create_task(self._serve())
@@ -131,6 +133,16 @@ class _Door:
         waiting.cancel()
         if self._serving.done():
             self._serving.result()
+
+    async def leave(self) -> None:
+        """The last one out closes it; who comes meanwhile opens another."""
+        self.agents -= 1
+        if self.agents == 0:
+            loop = asyncio.get_running_loop()
+            if _DOORS.get(loop) is self:
+                del _DOORS[loop]
+            self._serving.cancel()
+            await asyncio.wait({self._serving})
 
     def begin(self) -> Session:
         """A session that only who is told its address finds."""
@@ -158,10 +170,16 @@ class _Door:
 _DOORS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Door] = WeakKeyDictionary()
 
 
-async def _door() -> _Door:
+async def _enter() -> _Door:
+    """The open door of this loop, with one agent more."""
     loop = asyncio.get_running_loop()
     door = _DOORS.get(loop)
     if door is None:
         door = _DOORS[loop] = _Door()
-    await door.opened()
+    door.agents += 1
+    try:
+        await door.opened()
+    except BaseException:
+        await door.leave()
+        raise
     return door

@@ -252,6 +252,7 @@ class ServedWorld(ClientWorld):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
+        self.patience = desk.settings.idle
         self._desk = desk
         self._sitting: Sitting
 
@@ -263,12 +264,13 @@ class ServedWorld(ClientWorld):
         self.session = self._sitting.session
 
     async def heard(self, wait: Callable[[], Awaitable[Exchange | Ending]]) -> Exchange | Ending:
-        idle = self._desk.settings.idle
         try:
-            async with asyncio.timeout(idle):
+            async with asyncio.timeout(self.patience):
                 return await wait()
         except TimeoutError:
-            return Ending(fault=f"the client did not finish the session and did not ask for {idle:g} s (idle).")
+            return Ending(
+                fault=f"the client did not finish the session and did not ask for {self.patience:g} s (idle)."
+            )
 
     def broke_off(self, fault: str) -> None:
         """What was answered is kept; the record is of an episode that is not scored."""

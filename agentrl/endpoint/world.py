@@ -6,7 +6,6 @@ once for an agent that a run starts and for one that comes by itself.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -39,8 +38,8 @@ class ClientWorld(ABC):
 
     tells_mistakes = True
     "A malformed call goes to the client as the words that it is; what to do about it is the agent's part."
-    reset_deadline = step_deadline = math.inf
-    "How long the client may take is kept in `heard`."
+    patience: float = 120.0
+    "Seconds in which the client has to ask again, or to end, once it was answered; kept in `heard`."
 
     session: Session
 
@@ -69,6 +68,14 @@ class ClientWorld(ABC):
     @abstractmethod
     async def heard(self, wait: Callable[[], Awaitable[Exchange | Ending]]) -> Exchange | Ending:
         """What `wait` gives, which is the session's; raises `EnvironmentFault` where the client is gone or too late."""
+
+    @property
+    def step_deadline(self) -> float:
+        return self.patience
+
+    @property
+    def reset_deadline(self) -> float:
+        return self.patience
 
     def tools(self) -> Sequence[ToolSpec]:
         return self._tools

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterable
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -233,6 +234,24 @@ async def test_an_agent_that_is_silent_for_too_long_is_ended() -> None:
         trajectory = await rollout.episode(TASK, 0)
     assert trajectory.status is Status.ENVIRONMENT_ERROR and "patience" in trajectory.error
     assert left.is_set()
+
+
+async def test_the_last_agent_closes_the_port_and_the_next_one_opens_another() -> None:
+    addresses: list[str] = []
+
+    async def agent(task: Task, url: str) -> float:
+        addresses.append(url.partition("/v1")[0])
+        await ask(url, "a")
+        return 1.0
+
+    before = asyncio.all_tasks()
+    for _ in range(2):
+        trajectory = await played(agent, engine_of("x"))
+        assert trajectory.status is Status.OK and asyncio.all_tasks() == before
+        with pytest.raises(httpx.ConnectError):
+            await ask(f"{addresses[-1]}/v1", "a")
+    world = Scripted(agent)
+    assert world.step_deadline == world.reset_deadline == world.patience == 120.0
 
 
 async def test_a_plain_method_plays_in_a_thread() -> None:
