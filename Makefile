@@ -1,6 +1,8 @@
 # Two commands: `make quickstart` trains an agent on this machine, `make test` proves the project.
 PYTHON ?= python3
 BIN := .venv/bin
+# Processes that the tests are dealt out to.
+WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart test check unit integration gpu format benchmarks clean
@@ -12,7 +14,7 @@ quickstart:
 test:
 	@$(PYTHON) scripts/setup.py test
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS)
 
 check:
 	@$(BIN)/ruff check .
@@ -20,9 +22,13 @@ check:
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-unit integration gpu:
+unit integration:
 	@$(PYTHON) scripts/setup.py test
-	@$(BIN)/python -m pytest tests/$@
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/$@
+
+gpu:
+	@$(PYTHON) scripts/setup.py test
+	@$(BIN)/python -m pytest tests/gpu
 
 format:
 	@$(BIN)/ruff check --fix --quiet . || true

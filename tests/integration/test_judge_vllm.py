@@ -6,23 +6,16 @@ says why there is none, and never a made-up 0, is.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
-import os
-import signal
-import socket
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from builders import make_trajectory
+from served_smollm2 import NAME
 
-from agentrl import models
-from agentrl.engines.http import HttpClient
+from agentrl.engines.vllm_process import free_port
 from agentrl.errors import InfrastructureFault
 from agentrl.rewards.bill import Prices
 from agentrl.rewards.judge import Question
@@ -33,58 +26,14 @@ pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.timeout(900),
 ]
 
-START_SECONDS = 400.0
 TRIES, LONGEST = 3, 256
 RUBRIC = "1: the call brings the agent nearer to what the task asks for. 0: it does not, or it repeats an earlier call."
 EPISODE = Question(f"Did the agent do what it was asked? {RUBRIC}", per="episode")
 STEPS = Question(RUBRIC, per="step")
 PRICES = Prices(prompt=1.0, completion=2.0)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A server as anyone would start one: ours has no tokenizer, and so no chat."""
-    log = tmp_path_factory.mktemp("vllm") / "vllm.log"
-    port = free_port()
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "judge"]
-    command += ["--model", str(models.get("smollm2-135m")), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "4", "--enforce-eager"]
-    command += ["--kv-cache-memory-bytes", str(256 << 20), "--disable-log-stats"]
-    with log.open("wb") as out:
-        server = await asyncio.create_subprocess_exec(*command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while not await answers(port):
-                assert server.returncode is None, (
-                    f"the server ended with {server.returncode}:\n{log.read_text()[-2000:]}"
-                )
-                await asyncio.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        await server.wait()
-
-
-async def answers(port: int) -> bool:
-    client = HttpClient(f"http://127.0.0.1:{port}", timeout=5.0, attempts=1)
-    try:
-        await client.get_json("v1/models")
-    except InfrastructureFault:
-        return False
-    finally:
-        await client.close()
-    return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def episode(name: str, *calls: tuple[str, str, str]) -> Trajectory:
@@ -127,9 +76,9 @@ async def graded(judge: object, trajectory: Trajectory) -> Graded:
 
 @pytest.mark.parametrize("question", [EPISODE, STEPS], ids=lambda question: question.per)
 async def test_a_small_model_gives_verdicts_or_faults_that_say_why_and_a_known_verdict_costs_nothing(
-    url: str, tmp_path: Path, question: Question
+    smollm2_url: str, tmp_path: Path, question: Question
 ) -> None:
-    server = Server(url, "judge", timeout=300.0, max_tokens=LONGEST, replies="json_schema")
+    server = Server(smollm2_url, NAME, timeout=300.0, max_tokens=LONGEST, replies="json_schema")
     judge = open_judge(server, question, tmp_path, prices=PRICES)
     found = {t.id: await graded(judge, t) for t in (GOOD, BAD)}
     told = judge.take_metrics()

@@ -1,0 +1,42 @@
+"""How `pytest -n` deals the tests out: a file is one worker's, and what shares a server is one file to it.
+
+What takes longest goes first, so that no worker is left with it at the end. Without `-n` only that order remains.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = {
+    # Never two servers of vLLM at a time, but for those that one file starts.
+    "test_vllm_engine.py": "vLLM",
+    "test_eval_vllm.py": "vLLM",
+    "test_judge_vllm.py": "vLLM",
+    "test_sandbox_docker.py": "Docker",
+    "test_sandbox_escapes.py": "Docker",
+}
+"The files that go first, by what they start."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = list(TOGETHER)
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByServer(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return TOGETHER.get(file.rpartition("/")[2], file)
+
+    # xdist would begin with the files of most tests, which are not those that take longest.
+    config.option.loadscopereorder = False
+    return ByServer(config, log)
