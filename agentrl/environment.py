@@ -125,14 +125,22 @@ class Env(ABC):
         return None
 
 
-def adapt(environment: object) -> protocols.Environment:
+def adapt(environment: object, runs_in: RunsIn | None = None) -> protocols.Environment:
     """What the rollout engine plays: an `Env` wrapped, an object of the protocol as it is. Raises `PluginError`.
 
-    Both may say `runs_in = "process"`; an object of the protocol then keeps its options in `made_with`.
+    Both may say `runs_in = "process"`; an object of the protocol then keeps its options in `made_with`. The argument
+    `runs_in` takes the place of what an `Env` says.
     """
     if isinstance(environment, Env):
+        if runs_in is not None:
+            environment.runs_in = runs_in
         return _adapted(environment)
     if isinstance(environment, protocols.Environment):
+        if runs_in is not None:
+            raise PluginError(
+                f"{type(environment).__name__} is no `agentrl.Env` and says itself where it runs; runs_in = "
+                f"{runs_in!r} cannot move it. Leave runs_in out of [environment]."
+            )
         if getattr(environment, "runs_in", "") != "process":
             return environment
         made_with = getattr(environment, "made_with", None)

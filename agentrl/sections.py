@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from agentrl.environment import RunsIn
 from agentrl.errors import ConfigError
 
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
@@ -39,6 +40,13 @@ class Part(BaseModel):
         return dict(self.model_extra or {})
 
 
+class World(Part):
+    """The world that is trained in."""
+
+    runs_in: RunsIn | None = None
+    """Where its methods run, while training: loop, thread or process. Unset keeps what its class says."""
+
+
 class Reward(Part):
     """A reward model beside the environment's own reward."""
 
@@ -51,6 +59,7 @@ def _named(value: Any) -> Any:
 
 
 PartLike: TypeAlias = Annotated[Part, BeforeValidator(_named)]
+WorldLike: TypeAlias = Annotated[World, BeforeValidator(_named)]
 
 
 class Model(Section):
@@ -205,7 +214,7 @@ class Config(Section):
     """Of tasks, sampling and initial weights."""
     plugins: tuple[str, ...] = ()
     """Plugins beside the installed ones: path.py or a.module."""
-    environment: PartLike
+    environment: WorldLike
     """The world, and its options."""
     model: Model
     engine: PartLike = Part(name="transformers")

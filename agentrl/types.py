@@ -6,6 +6,7 @@ the tokens that it added, so the deltas along `context` are exactly what the eng
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -316,6 +317,25 @@ class Trajectory:
         """
         parts = [part for s in self.context_of(step) for part in (s.prompt, s.tokens)]
         return np.concatenate(parts).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupName:
+    """What a group of a run is called: `g000012`, and `g000012r1`, `g000012r2` where its task was issued again."""
+
+    ordinal: int
+    "Place of its task among those that the sampler gave."
+    again: int = 0
+    "How often the task had been issued before."
+
+    def __str__(self) -> str:
+        return f"g{self.ordinal:06d}{f'r{self.again}' if self.again else ''}"
+
+    @classmethod
+    def read(cls, name: str) -> GroupName | None:
+        """None for a name of another kind."""
+        found = re.fullmatch(r"g(\d+)(?:r(\d+))?", name)
+        return cls(int(found[1]), int(found[2] or 0)) if found else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

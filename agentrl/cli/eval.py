@@ -8,12 +8,13 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentrl.cli.flags import EngineName, MaxTokens, Plugins, Seed, Temperature, unfolded
 from agentrl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -29,35 +30,49 @@ POLICY = (
 SUITE = "A suite (`agentrl list suites`), or a run's folder or a recipe: their held-out tasks."
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who plays, how it samples, and how much of the suite."""
+
+    policy: Annotated[str, typer.Option("--policy", "-m", help=POLICY)] = ""
+    engine: EngineName = ""
+    engine_option: Annotated[
+        list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
+    ] = None
+    temperature: Temperature = 0.0
+    seed: Seed = 0
+    max_tokens: MaxTokens = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None
+    tasks: Annotated[str, typer.Option(help="Only these tasks: ids, with commas between.")] = ""
+    attempts: Annotated[int | None, typer.Option("--attempts", "-k", min=1, help="Episodes per task.")] = None
+    concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, help="Episodes at a time.")] = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """What ends it before everything was played."""
+
+    until_ci: Annotated[
+        float | None, typer.Option(help="Stop when half the width of the 95 % interval is at most this, such as 0.03.")
+    ] = None
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Begin nothing new after so long.")] = None
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Begin nothing new once it cost so much.")] = None
+    price_prompt: Annotated[float, typer.Option(min=0, help="Per million tokens sent.")] = 0.0
+    price_completion: Annotated[float, typer.Option(min=0, help="Per million tokens sampled.")] = 0.0
+
+
+@unfolded
 def command(
     suite: Annotated[str, typer.Argument(help=SUITE)],
     words: Annotated[
         list[str] | None,
         typer.Argument(help="Options of the suite, or keys of the recipe, as key=value.", metavar="[KEY=VALUE]..."),
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", "-m", help=POLICY)] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many tasks.")] = None,
-    tasks: Annotated[str, typer.Option(help="Only these tasks: ids, with commas between.")] = "",
-    attempts: Annotated[int | None, typer.Option("--attempts", "-k", min=1, help="Episodes per task.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
-    concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, help="Episodes at a time.")] = 16,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Sampled tokens per answer.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(min=0, help="Begin nothing new after so long.")] = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, help="Begin nothing new once it cost so much.")] = None,
-    price_prompt: Annotated[float, typer.Option(min=0, help="Per million tokens sent.")] = 0.0,
-    price_completion: Annotated[float, typer.Option(min=0, help="Per million tokens sampled.")] = 0.0,
-    until_ci: Annotated[
-        float | None, typer.Option(help="Stop when half the width of the 95 % interval is at most this, such as 0.03.")
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Who samples from weights: transformers or vllm.")] = "",
-    engine_option: Annotated[
-        list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
-    ] = None,
+    *,
+    asked: Asked,
+    until: Until,
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; evals/SUITE-POLICY by default.")] = None,
-    plugin: Annotated[
-        list[str] | None, typer.Option("--plugin", help="A plugin beside the installed ones. Repeatable.")
-    ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Measure a policy on a suite. The same command goes on with what was interrupted; nothing is played twice."""
     from agentrl.evaluation.result import Prices
@@ -65,22 +80,22 @@ def command(
 
     settings = EvalSettings(
         suite=suite,
-        policy=policy or _run_itself(suite),
+        policy=asked.policy or _run_itself(suite),
         words=tuple(words or ()),
         out=out,
-        limit=limit,
-        tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()),
-        attempts=attempts,
-        temperature=temperature,
-        seed=seed,
-        max_tokens=max_tokens,
-        concurrency=concurrency,
-        until_ci=until_ci,
-        max_seconds=max_seconds,
-        max_cost=max_cost,
-        prices=Prices(price_prompt, price_completion),
-        engine=engine,
-        engine_options=tuple(engine_option or ()),
+        limit=asked.limit,
+        tasks=tuple(name.strip() for name in asked.tasks.split(",") if name.strip()),
+        attempts=asked.attempts,
+        temperature=asked.temperature,
+        seed=asked.seed,
+        max_tokens=asked.max_tokens,
+        concurrency=asked.concurrency,
+        until_ci=until.until_ci,
+        max_seconds=until.max_seconds,
+        max_cost=until.max_cost,
+        prices=Prices(until.price_prompt, until.price_completion),
+        engine=asked.engine,
+        engine_options=tuple(asked.engine_option or ()),
         command=shlex.join(["agentrl", *sys.argv[1:]]),
     )
     evaluate(settings, plugin or [])

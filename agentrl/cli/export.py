@@ -6,13 +6,13 @@ import asyncio
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import typer
 
 from agentrl import __version__
+from agentrl.cli.wanted import Wanted
 from agentrl.config import load_config
 from agentrl.environment import adapt
 from agentrl.errors import AgentRLError, ConfigError, StoreError
@@ -30,31 +30,6 @@ from agentrl.store.reader import FolderReader
 from agentrl.types import ToolSpec
 
 CARD, EPISODES, EXAMPLES = "README.md", "trajectories.parquet", "sft.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked for; empty words where it is not."""
-
-    weights: str = ""
-    trajectories: str = ""
-    sft: str = ""
-    results: tuple[Path, ...] = ()
-    "Evaluations for the card."
-    replace: bool = False
-    "Whether `OUT` may be replaced."
-
-    def check(self) -> None:
-        """Raises `ConfigError` for a form that is not known, and where nothing is asked for."""
-        allowed = {"--weights": (self.weights, tuple(FORMS)), "--trajectories": (self.trajectories, ("parquet",))}
-        allowed["--sft"] = (self.sft, ("jsonl",))
-        for name, (said, forms) in allowed.items():
-            if said and said not in forms:
-                raise ConfigError(f"{name} {said} is not known; give {' or '.join(forms)}.")
-        if not (self.weights or self.trajectories or self.sft):
-            raise ConfigError(
-                "nothing is asked for: give --weights merged (or adapter), --trajectories parquet or --sft jsonl."
-            )
 
 
 def export(source: Path, out: Path, wanted: Wanted, plugins: Sequence[str]) -> None:
@@ -87,7 +62,7 @@ def _weights(run: RunFolder, config: Config, folder: Path, wanted: Wanted, host:
         form=wanted.weights,
         base=BASE if (folder / BASE).is_dir() else "",
         versions=_versions(host, config),
-        results=[load_result(path.expanduser()) for path in wanted.results],
+        results=[load_result(path.expanduser()) for path in wanted.results or ()],
     )
     (folder / CARD).write_text(model_card(run, config, facts), encoding="utf-8")
     return [f"{wanted.weights} weights of {run.newest_model.parent.name}, {CARD}"]

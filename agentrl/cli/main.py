@@ -15,15 +15,13 @@ import typer
 from typer.core import TyperGroup
 
 from agentrl.cli.eval import command as eval_command
+from agentrl.cli.flags import Plugins, unfolded
 from agentrl.cli.replay import commands as replay_commands
 from agentrl.cli.serve import command as serve_command
+from agentrl.cli.wanted import Wanted
 from agentrl.errors import AgentRLError, ConfigError
 
 INTERRUPTED = 130
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", help="A plugin beside the installed ones: path.py or a.module. Repeatable."),
-]
 Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or its name in recipes/.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Keys of the recipe, as key.sub=value.", metavar="[KEY=VALUE]...")
@@ -186,21 +184,17 @@ def compare(
 
 
 @app.command()
+@unfolded
 def export(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or an evaluation for its episodes.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
-    weights: Annotated[str, typer.Option(help="merged or adapter, with a model card.")] = "",
-    trajectories: Annotated[str, typer.Option(help="parquet: a row an episode.")] = "",
-    sft: Annotated[str, typer.Option(help="jsonl: successes as chat messages.")] = "",
-    results: Annotated[list[Path] | None, typer.Option(help="An evaluation for the card. Repeatable.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace OUT where it is there.")] = False,
+    wanted: Wanted,
     plugin: Plugins = None,
 ) -> None:
     """Write weights in Hugging Face form with a model card, episodes as parquet, successes as fine-tuning data."""
-    from agentrl.cli.export import Wanted
     from agentrl.cli.export import export as write
 
-    write(source, out, Wanted(weights, trajectories, sft, tuple(results or ()), replace), plugin or [])
+    write(source, out, wanted, plugin or [])
 
 
 @app.command()

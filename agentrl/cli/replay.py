@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentrl.cli.flags import EngineName, MaxTokens, Seed, Temperature, unfolded
 from agentrl.cli.supervised import run_supervised
 from agentrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agentrl.replay.continuing import Going
     from agentrl.replay.rerun import Rerun
     from agentrl.replay.rescore import Rescored
     from agentrl.replay.source import Recorded
@@ -140,39 +140,45 @@ def rerender_command(
         raise typer.Exit(1)
 
 
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """From where on, who plays then, and how it samples."""
+
+    step: Annotated[int, typer.Option("--from", min=0, help="The first step that is taken anew, counted from 0.")]
+    policy: Annotated[
+        str, typer.Option("--policy", "-m", help="As of `agentrl eval`: a run, a model, an API, oracle, ...")
+    ]
+    engine: EngineName = ""
+    times: Annotated[int, typer.Option("--times", min=1, help="Episodes.")] = 1
+    temperature: Temperature = 1.0
+    seed: Seed = 0
+    max_tokens: MaxTokens = None
+
+
 @commands.command("continue")
+@unfolded
 def continue_command(
     folder: Folder,
     episode: Annotated[str, typer.Argument(help="Id of an episode.")],
-    step: Annotated[int, typer.Option("--from", min=0, help="The first step that is taken anew, counted from 0.")],
-    policy: Annotated[
-        str, typer.Option("--policy", "-m", help="As of `agentrl eval`: a run, a model, an API, oracle, ...")
-    ],
-    times: Annotated[int, typer.Option("--times", min=1, help="Episodes.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Sampled tokens per answer.")] = None,
-    engine: Annotated[str, typer.Option(help="Who samples from weights: transformers or vllm.")] = "",
+    anew: Anew,
     out: Annotated[
         Path | None, typer.Option("--out", help="A new folder; continued/EPISODE@STEP in the folder by default.")
     ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Go on from one step of a recorded episode with another policy; the new episodes lie in a folder of their own."""
-    from agentrl.replay.continuing import Going
     from agentrl.replay.source import open_recorded
 
-    place = out or folder / "continued" / f"{episode}@{step}"
+    place = out or folder / "continued" / f"{episode}@{anew.step}"
     with open_recorded(folder, plugin or []) as recorded:
         (name,) = recorded.chosen([episode], 1)
         parent = recorded.reader.trajectory(name)
-        going = Going(step, times, temperature, max_tokens, seed)
-        played = run_supervised(_continued(recorded, parent, going, (policy, engine), place))
+        played = run_supervised(_continued(recorded, parent, anew, place))
     typer.echo(f"recorded {_ending(parent)}")
     for trajectory in played:
         typer.echo(f"now      {_ending(trajectory)}")
     won = sum(trajectory.success for trajectory in played)
-    typer.echo(f"{won} of {len(played)} succeed from step {step} on; saved {place}")
+    typer.echo(f"{won} of {len(played)} succeed from step {anew.step} on; saved {place}")
 
 
 async def _rescored(recorded: Recorded, names: Sequence[str], told: dict[str, object]) -> list[Rescored]:
@@ -187,19 +193,17 @@ async def _rescored(recorded: Recorded, names: Sequence[str], told: dict[str, ob
         return await rescore(recorded, names, make_terms(recorded.host, [reward], given, stack))
 
 
-async def _continued(
-    recorded: Recorded, parent: Trajectory, going: Going, who: tuple[str, str], out: Path
-) -> list[Trajectory]:
-    from agentrl.replay.continuing import claim, continue_from
+async def _continued(recorded: Recorded, parent: Trajectory, anew: Anew, out: Path) -> list[Trajectory]:
+    from agentrl.replay.continuing import Going, claim, continue_from
     from agentrl.replay.source import Continued
     from agentrl.runs.policies import find_policy
 
-    policy = find_policy(who[0], recorded.host, who[1])
-    claim(out, recorded, Continued(recorded.world, str(recorded.folder), parent.id, going.step, who[0]))
+    policy = find_policy(anew.policy, recorded.host, anew.engine)
+    claim(out, recorded, Continued(recorded.world, str(recorded.folder), parent.id, anew.step, anew.policy))
     async with AsyncExitStack() as stack:
         player = await policy.open(stack, out)
-        tokens = going.max_tokens or policy.max_tokens
-        return await continue_from(recorded, parent, replace(going, max_tokens=tokens), player, out)
+        going = Going(anew.step, anew.times, anew.temperature, anew.max_tokens or policy.max_tokens, anew.seed)
+        return await continue_from(recorded, parent, going, player, out)
 
 
 def _ending(trajectory: Trajectory) -> str:

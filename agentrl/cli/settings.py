@@ -66,7 +66,7 @@ def _keys(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: st
     for name, field in section["properties"].items():
         shape, inner = _resolved(field, definitions)
         default = field.get("default")
-        if inner in ("Part", "Reward"):
+        if inner in ("Part", "Reward", "World"):
             kind = "name in quotes, or table of name and options"
         else:
             kind = "section" if inner else _TYPES.get(shape.get("type", "string"), "text")
@@ -80,7 +80,7 @@ def _keys(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: st
                 required=name in section.get("required", ()),
             )
         )
-        if kind == "section":
+        if kind == "section" or inner == "World":
             found += _keys(shape, definitions, f"{prefix}{name}.")
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agentrl.errors import MissingDependencyError
 from agentrl.evaluation.result import EvaluationResult
+from agentrl.files import write_whole
 
 PARQUET = "results.parquet"
 
@@ -14,7 +15,7 @@ PARQUET = "results.parquet"
 def save_parquet(result: EvaluationResult, folder: Path) -> None:
     """Columns are the fields of `Attempt`, cost, suite, version, hash and policy.
 
-    Raises `MissingDependencyError` where the extra `data` is not installed.
+    Raises `MissingDependencyError` where the extra `data` is not installed, `StoreError` for what the disk does.
     """
     try:
         import pyarrow
@@ -31,6 +32,6 @@ def save_parquet(result: EvaluationResult, folder: Path) -> None:
         "policy": manifest.policy,
     }
     rows = [{**told, **asdict(attempt), "cost": manifest.prices.of(attempt)} for attempt in result.attempts]
-    aside = folder / f"{PARQUET}.partial"
-    parquet.write_table(pyarrow.Table.from_pylist(rows), aside)
-    aside.replace(folder / PARQUET)
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    write_whole(folder / PARQUET, sink.getvalue().to_pybytes())

@@ -74,10 +74,17 @@ class Plan:
 
 
 class SuiteRun:
-    """One sitting of an evaluation. `folder` is open, and stays the caller's to close."""
+    """One sitting of an evaluation. `folder` is open, and stays the caller's to close; `watch` sees who plays."""
 
     def __init__(
-        self, suite: Suite, come: Come, folder: EvaluationFolder, plan: Plan, conditions: Conditions, prices: Prices
+        self,
+        suite: Suite,
+        come: Come,
+        folder: EvaluationFolder,
+        plan: Plan,
+        conditions: Conditions,
+        prices: Prices,
+        watch: Callable[[RolloutEngine], object],
     ) -> None:
         self.plan = plan
         self.suite = suite
@@ -85,7 +92,7 @@ class SuiteRun:
         "Attempts that ended in this sitting."
         self.left = 0
         "Attempts that are still to be played."
-        self._come, self._folder = come, folder
+        self._come, self._folder, self._watch = come, folder, watch
         self._conditions, self._prices = conditions, prices
         self._began = time.monotonic()
         self._faults = 0
@@ -154,6 +161,7 @@ class SuiteRun:
             ),
             seed=self._conditions.seed + EVALUATION_SEED,
         )
+        self._watch(rollout)
         return await stack.enter_async_context(rollout)
 
     async def _play(self, rollout: RolloutEngine, plays: Sequence[Play], tell: Callable[[SuiteRun], None]) -> None:

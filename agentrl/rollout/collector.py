@@ -12,7 +12,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +32,7 @@ from agentrl.rollout.forking import demands_of, orphaned
 from agentrl.rollout.group import GroupRollout, oldest_version
 from agentrl.rollout.recorder import Recorder
 from agentrl.rollout.rewarding import JudgesFailed
-from agentrl.types import JSON, Group, Status, Task, Trajectory
+from agentrl.types import JSON, Group, GroupName, Status, Task, Trajectory
 
 _POLL = 1.0
 "Seconds between two looks for a stalled rollout."
@@ -201,7 +201,7 @@ class Collector:
 
     async def _issue_anew(self, ordinal: int, group: str, task: Task) -> None:
         self._count_drop("stale")
-        fresh = _next_name(group)
+        fresh = _again(group)
         await asyncio.to_thread(self._ledger.reissue, group, fresh, self._members(fresh))
         heapq.heappush(self._again, _Order(ordinal, fresh, task, issued=True))
         self._room.set()
@@ -239,7 +239,7 @@ class Collector:
             members = self._members(order.group)
             await asyncio.to_thread(self._ledger.issue, order.ordinal, order.group, order.task, members)
         elif order.known is not None and orphaned(order.known.recorded):
-            fresh = _next_name(order.group)
+            fresh = _again(order.group)
             await asyncio.to_thread(self._ledger.reissue, order.group, fresh, self._members(fresh))
             return _Order(order.ordinal, fresh, order.task, issued=True)
         return order
@@ -248,7 +248,7 @@ class Collector:
         """The order for a task that the sampler gave, with what an earlier run already played of it."""
         ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         known = self._remembered.pop(ordinal, None)
-        name = f"g{ordinal:06d}"
+        name = str(GroupName(ordinal))
         if known is not None and known.id == name and known.task == task:
             return _Order(ordinal, name, task, known, issued=True)
         return _Order(ordinal, name, task)
@@ -374,7 +374,8 @@ def _is_older(version: int | None, bound: int) -> bool:
     return version is not None and version < bound
 
 
-def _next_name(group: str) -> str:
-    """g000012 -> g000012r1 -> g000012r2: a group that is issued again keeps its ordinal and gets a new id."""
-    stem, _, count = group.partition("r")
-    return f"{stem}r{int(count or 0) + 1}"
+def _again(group: str) -> str:
+    """A group that is issued again keeps its ordinal and gets a new id."""
+    name = GroupName.read(group)
+    assert name is not None, group
+    return str(replace(name, again=name.again + 1))

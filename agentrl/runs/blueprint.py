@@ -46,7 +46,8 @@ class Blueprint:
 
     def environment(self) -> Environment:
         """A fresh environment; cheap until it is reset."""
-        return adapt(self.part("environments", self.config.environment, "[environment]"))
+        told = self.config.environment
+        return adapt(self.part("environments", told, "[environment]"), told.runs_in)
 
     def context(self) -> ContextPolicy:
         policy: ContextPolicy = self.part("context_policies", self.config.rollout.context, "[rollout] context")

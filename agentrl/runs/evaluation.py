@@ -21,6 +21,7 @@ from agentrl.plugins import Host
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.decisions import Player
 from agentrl.runs.policies import BUILT_IN, Policy, find_policy
+from agentrl.runs.pulse import Heart
 from agentrl.runs.suites import find_suite, versions
 from agentrl.types import JSON
 
@@ -165,9 +166,11 @@ async def _sit(sitting: Sitting, folder: EvaluationFolder, tell: Callable[[Suite
         return await sitting.policy.open(stack, folder.path)
 
     manifest = sitting.manifest
-    run = SuiteRun(sitting.suite, come, folder, sitting.plan, manifest.conditions, manifest.prices)
     try:
-        return await run.play(tell)
+        async with Heart(folder.path) as heart:
+            heart.enter("playing")
+            terms = manifest.conditions, manifest.prices
+            return await SuiteRun(sitting.suite, come, folder, sitting.plan, *terms, heart.watch).play(tell)
     except BaseException:
         await folder.settle()
         if folder.attempts:

@@ -16,7 +16,13 @@ from agentrl.sections import Config
 from agentrl.types import JSON
 
 METHOD_STATE = "method.json"
-FREE = {"training.batches", "training.checkpoint_every", "training.keep_checkpoints", "training.threads"}
+FREE = {
+    "environment.runs_in",
+    "training.batches",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.threads",
+}
 "Keys that a continued run may change; whole sections: evaluation, report."
 
 

@@ -1,4 +1,4 @@
-"""What a run is doing, in a small file that others may read while it lives: `agentrl doctor RUN` does.
+"""What a run or an evaluation is doing, in a small file that others may read while it lives: `agentrl doctor RUN` does.
 
 The file is replaced whole every few seconds, beside the event loop, and goes away with a run that ends in order; one
 that is left over says where a run was killed.
@@ -24,6 +24,7 @@ from typing import Self, TextIO
 import msgspec
 
 from agentrl.errors import StoreError
+from agentrl.files import write_whole
 from agentrl.protocols import Engine, EngineHealth
 from agentrl.rollout.engine import RolloutEngine
 
@@ -73,9 +74,12 @@ class Pulse:
 
 
 class Heart:
-    """Writes the pulse of the run in `folder`. Use it with `async with`; what it looks at is set as it comes to be."""
+    """Writes the pulse of the run or evaluation in `folder`, within `async with`.
 
-    def __init__(self, folder: Path, batches: int, every: float = EVERY) -> None:
+    What it looks at is set as it comes to be.
+    """
+
+    def __init__(self, folder: Path, batches: int = 0, every: float = EVERY) -> None:
         self.engine: Engine | None = None
         self._path = folder / FILE
         self._batch, self._batches = 0, batches
@@ -147,8 +151,8 @@ class Heart:
     async def _beat(self) -> None:
         while True:
             # A disk that takes no pulse has more to say elsewhere: the run is not stopped for it.
-            with suppress(OSError):
-                await asyncio.to_thread(_replace, self._path, await self.look())
+            with suppress(StoreError):
+                await asyncio.to_thread(write_whole, self._path, msgspec.json.encode(await self.look()))
             await asyncio.sleep(self._every)
 
 
@@ -216,9 +220,3 @@ def _answering(path: Path) -> TextIO | None:
         return None
     faulthandler.register(signal.SIGUSR1, file)
     return file
-
-
-def _replace(path: Path, pulse: Pulse) -> None:
-    aside = path.with_suffix(".partial")
-    aside.write_bytes(msgspec.json.encode(pulse))
-    os.replace(aside, path)  # noqa: PTH105

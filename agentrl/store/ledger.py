@@ -25,7 +25,7 @@ from agentrl.store.payloads import PayloadFile
 from agentrl.store.records import Trained, decode, encode, encode_trained
 from agentrl.store.rows import FINISH, row_of
 from agentrl.store.schema import SCHEMA, SCHEMA_VERSION
-from agentrl.types import JSON, Settlement, Task, Trajectory
+from agentrl.types import JSON, GroupName, Settlement, Task, Trajectory
 
 LEDGER, PAYLOADS, TRAINED, LOCK = "ledger.sqlite", "payloads.bin", "trained.bin", "ledger.lock"
 
@@ -234,12 +234,12 @@ class Ledger:
                 # The sampler draws again from the head on, so what was decided about later groups is undone.
                 database.execute(
                     "UPDATE groups SET state = 'live', reason = '' WHERE ordinal >= ? AND state = 'dropped' "
-                    "AND instr(id, 'r') = 0",
+                    "AND again(id) = 0",
                     (ordinal,),
                 )
                 database.execute(
                     "UPDATE groups SET state = 'dropped', reason = 'rewound' WHERE ordinal >= ? AND state = 'live' "
-                    "AND instr(id, 'r') > 0",
+                    "AND again(id) > 0",
                     (ordinal,),
                 )
                 again = (
@@ -332,6 +332,7 @@ class Ledger:
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.folder / LEDGER, isolation_level=None, check_same_thread=False, timeout=30.0)
         try:
+            database.create_function("again", 1, _again, deterministic=True)
             database.execute("PRAGMA journal_mode = WAL")
             # One transaction: a page of the log for each table, not several.
             database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
@@ -379,3 +380,9 @@ class Ledger:
                 f"the ledger in {self.folder} cannot be {what}: {error}. Everything acknowledged before is kept; "
                 "free space or fix the permissions, then run the same command again."
             ) from error
+
+
+def _again(group: str) -> int:
+    """How often the group's task had been issued before it."""
+    name = GroupName.read(group)
+    return 0 if name is None else name.again

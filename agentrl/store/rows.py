@@ -22,14 +22,13 @@ class EpisodeRow:
     state: str
     "issued, done, failed, batched or trained."
     batch: int | None
-    "The batch that it is part of, as `Ledger.batched` was told."
+    "The batch that it is part of, counted from 1, as `Ledger.batched` was told; None where none holds it."
     attempt: int
     status: str
     outcome: str
     "A value of `agentrl.outcomes.Outcome`."
     reward: float
     success: bool
-    "As 1 or 0."
     steps: int
     tokens: int
     "Sampled."
@@ -44,6 +43,10 @@ class EpisodeRow:
     source: str
     forked_from: str | None
     error: str
+
+    def __post_init__(self) -> None:
+        # SQLite has no booleans.
+        object.__setattr__(self, "success", bool(self.success))
 
 
 COLUMNS = ", ".join("grp" if field.name == "group" else field.name for field in fields(EpisodeRow))

@@ -17,6 +17,7 @@ from typing import Any
 
 from agentrl.agents import Agent
 from agentrl.blame import AuthorFault, frames_of, place, source_of
+from agentrl.divergence import Divergence, came_otherwise, shown_otherwise
 from agentrl.errors import AgentRLError
 from agentrl.protocols import Environment
 from agentrl.types import Action, Observation, StepResult, Task
@@ -125,20 +126,20 @@ async def replay(environment: Environment, recorded: Episode) -> Episode:
     return episode
 
 
-def difference(one: Episode, other: Episode) -> tuple[str, int] | None:
-    """The first thing that differs, in words, and its step (-1 is the reset); None where the episodes are equal."""
-    if one.first != other.first:
-        return f"reset showed {_differing(one.first, other.first)}", -1
+def difference(one: Episode, other: Episode) -> Divergence | None:
+    """The first thing that differs, with the step that brought it (-1 is the reset); None where they are equal."""
+    found = shown_otherwise(-1, one.first, other.first)
     for index, (left, right) in enumerate(zip(one.results, other.results, strict=False)):
-        if left.observation != right.observation:
-            return f"step {index} showed {_differing(left.observation, right.observation)}", index
-        for name in ("reward", "scores", "terminated", "truncated", "policy_error"):
-            a, b = getattr(left, name), getattr(right, name)
-            if a != b:
-                return f"step {index} had {name} {a!r}, then {b!r}", index
-    if len(one.results) != len(other.results):
-        return f"the episode took {len(one.results)} steps, then {len(other.results)}", len(other.results) - 1
-    return None
+        found = found or shown_otherwise(index, left.observation, right.observation)
+        found = found or came_otherwise(index, left, right)
+        if found is None and left.scores.keys() != right.scores.keys():
+            found = Divergence(index, "its scores", repr(sorted(left.scores)), repr(sorted(right.scores)))
+        if found is not None:
+            return found
+    lengths = len(one.results), len(other.results)
+    if found is None and lengths[0] != lengths[1]:
+        found = Divergence(min(lengths) - 1, "the number of steps", *map(str, lengths))
+    return found
 
 
 @contextlib.contextmanager
@@ -179,13 +180,3 @@ def _fault(owner: type, method: str, error: BaseException, what: str) -> AuthorF
 def _late(seconds: float) -> float:
     """A second more than the adapter's own deadline, which names the culprit better."""
     return seconds + 1.0
-
-
-def _differing(one: Observation, other: Observation) -> str:
-    if one.state_key != other.state_key:
-        return f"state_key {one.state_key!r}, then {other.state_key!r}"
-    left = "\n".join(message.content for message in one.messages)
-    right = "\n".join(message.content for message in other.messages)
-    at = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-    start = max(0, at - 20)
-    return f"{left[start : at + 40]!r}, then {right[start : at + 40]!r}"

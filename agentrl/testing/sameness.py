@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from agentrl.blame import AuthorFault
+from agentrl.divergence import Divergence
 from agentrl.testing.episodes import Episode, advance, begin, blaming, difference, replay
 from agentrl.testing.report import CheckResult, failed, passed, skipped
 from agentrl.testing.subject import Subject
@@ -27,9 +28,9 @@ async def check_replay(subject: Subject) -> CheckResult:
         async with subject.opened() as environment:
             again = await replay(environment, episode)
         if found := difference(episode, again):
-            what = f"task {episode.task.id!r} played twice with the same actions: {found[0]}"
+            what = f"task {episode.task.id!r} played twice with the same actions: {_told(found)}"
             advice = "Draw from random.Random(task.seed) only; no clock, no set order, nothing kept on class or module."
-            return failed("same_seed", what, subject.where_step(episode, found[1]), advice)
+            return failed("same_seed", what, subject.where_step(episode, found.step), advice)
     return passed("same_seed", f"{len(recorded)} episodes replayed, equal number for number")
 
 
@@ -52,8 +53,8 @@ async def check_parallel(subject: Subject) -> CheckResult:
             return failed("parallel", f"what went well alone fails {beside}: {fault}", fault.where, advice)
         for alone, again in zip((one, other), played, strict=True):
             if found := difference(alone, again):
-                what = f"task {alone.task.id!r} {beside} is not as alone: {found[0]}"
-                return failed("parallel", what, subject.where_step(alone, found[1]), advice)
+                what = f"task {alone.task.id!r} {beside} is not as alone: {_told(found)}"
+                return failed("parallel", what, subject.where_step(alone, found.step), advice)
     return passed("parallel", f"{len(pairs)} pairs of copies played in turns, each as alone")
 
 
@@ -90,9 +91,13 @@ async def check_snapshot(subject: Subject) -> CheckResult:
             for action in recorded.actions[half:]:
                 await advance(target, future, action)
             if found := difference(recorded, future):
-                what = f"in {name} the episode goes on otherwise: {found[0]}"
+                what = f"in {name} the episode goes on otherwise: {_told(found)}"
                 return failed("snapshot", what, where, "Let `snapshot` hold all that changes after `reset`.")
     return passed("snapshot", f"restored after {half} of {len(recorded.actions)} steps, same key and same future")
+
+
+def _told(found: Divergence) -> str:
+    return f"{f'at step {found.step}' if found.step >= 0 else 'at the reset'} {found}"
 
 
 async def _interleave(subject: Subject, one: Episode, other: Episode) -> tuple[Episode, Episode]:

@@ -18,7 +18,6 @@ from agentrl.errors import AgentRLError, StoreError
 from agentrl.files import write_whole
 from agentrl.pictures import media_type
 from agentrl.view.collection import Collection
-from agentrl.view.query import line_of
 from agentrl.view.shapes import Book, EpisodeView
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -49,7 +48,7 @@ def make_book(collection: Collection, *, first: str = "", largest: int = LARGEST
     """Episodes until `largest` bytes are full: `first`, then what the runs disagree on, then from the newest on."""
     overview, grid = collection.overview(), collection.grid()
     reader = collection.archives[0].reader
-    lines = [line_of(row) for row in reader.rows(order=f"rowid DESC LIMIT {LISTED}")]
+    lines = list(reader.rows(order=f"rowid DESC LIMIT {LISTED}"))
     chosen = _Chosen(collection, largest)
     if first and not chosen.take(first, 0):
         raise StoreError(f"{collection.archives[0].folder} holds no episode {first!r} that can be opened.")

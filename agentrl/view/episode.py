@@ -17,7 +17,6 @@ from agentrl.store.rows import EpisodeRow
 from agentrl.types import Message, Observation, Step, ToolCall, Trajectory
 from agentrl.view.lens import Lens
 from agentrl.view.pieces import Pieces
-from agentrl.view.query import line_of
 from agentrl.view.shapes import Call, EpisodeView, Neighbour, Said, Seconds, StepView
 
 TREE = "accessibility_tree"
@@ -61,7 +60,7 @@ def view_episode(
         for place, (step, after) in enumerate(zip(trajectory.steps, later, strict=True))
     ]
     return EpisodeView(
-        line=line_of(row),
+        line=row,
         task=msgspec.to_builtins(trajectory.task),
         steps=steps,
         final=said(trajectory.final),

@@ -17,7 +17,7 @@ from agentrl.store.reader import FolderReader
 from agentrl.store.records import decode
 from agentrl.store.rows import EpisodeRow
 from agentrl.types import Message, Trajectory
-from agentrl.view.shapes import EpisodeLine, EpisodePage
+from agentrl.view.shapes import EpisodePage
 
 LONGEST_PAGE = 1000
 SCANNED_BYTES = 64_000_000
@@ -26,7 +26,7 @@ SCANNED = 20_000
 "Episodes that it looks at, the newest first unless the list is sorted otherwise."
 FOUND = 500
 "Episodes that such a search finds, at most."
-_COLUMNS = {field.name: field.name for field in fields(EpisodeLine)} | {"group": "grp"}
+_COLUMNS = {field.name: field.name for field in fields(EpisodeRow)} | {"group": "grp"}
 _NAMED = "id || ' ' || coalesce(task, '') || ' ' || coalesce(outcome, '') || ' ' || coalesce(error, '')"
 
 
@@ -45,7 +45,7 @@ class Query:
     inside: bool = False
     "Look for it in what was said in the episodes too."
     sort: str = ""
-    "A field of `EpisodeLine`, with `-` in front for descending; the ledger's order where empty."
+    "A field of `EpisodeRow`, with `-` in front for descending; the ledger's order where empty."
     offset: int = 0
     limit: int = 100
 
@@ -75,28 +75,7 @@ def find_episodes(reader: FolderReader, query: Query) -> EpisodePage:
         where, parameters = f"{where} AND instr(lower({_NAMED}), ?) > 0", (*parameters, query.search.lower())
     total = reader.query(f"SELECT count(*) FROM trajectories WHERE payload IS NOT NULL AND {where}", parameters)[0][0]
     page = f"{order} LIMIT {query.limit} OFFSET {query.offset}"
-    return EpisodePage(total, query.offset, [line_of(row) for row in reader.rows(where, parameters, page)])
-
-
-def line_of(row: EpisodeRow) -> EpisodeLine:
-    return EpisodeLine(
-        id=row.id,
-        group=row.group,
-        task=row.task,
-        batch=row.batch,
-        outcome=row.outcome,
-        status=row.status,
-        reward=row.reward,
-        success=bool(row.success),
-        steps=row.steps,
-        tokens=row.tokens,
-        calls=row.calls,
-        wrong_calls=row.wrong_calls,
-        seconds=row.seconds,
-        source=row.source,
-        forked_from=row.forked_from,
-        error=row.error,
-    )
+    return EpisodePage(total, query.offset, list(reader.rows(where, parameters, page)))
 
 
 def _where(query: Query) -> tuple[str, tuple[object, ...]]:
@@ -147,7 +126,7 @@ def _inside(reader: FolderReader, query: Query, where: str, parameters: tuple[ob
             continue  # A damaged payload cannot be searched; opening the episode says what is wrong.
     shown = found[query.offset : query.offset + query.limit]
     rows = {row.id: row for row in reader.rows(f"id IN ({', '.join('?' * len(shown))})", tuple(shown))}
-    return EpisodePage(len(found), query.offset, [line_of(rows[name]) for name in shown], cut)
+    return EpisodePage(len(found), query.offset, [rows[name] for name in shown], cut)
 
 
 def _words(trajectory: Trajectory) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agentrl.store.rows import EpisodeRow
 from agentrl.types import JSON
 
 
@@ -80,36 +81,13 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeLine:
-    """A row of the list of episodes."""
-
-    id: str
-    group: str
-    task: str
-    batch: int | None
-    "Counted from 1; None where no batch held it."
-    outcome: str
-    status: str
-    reward: float
-    success: bool
-    steps: int
-    tokens: int
-    calls: int
-    wrong_calls: int
-    seconds: float
-    source: str
-    forked_from: str | None
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
 class EpisodePage:
     """`GET api/episodes?outcome=&task=&batch=&group=&source=&search=&inside=1&sort=&offset=&limit=`"""
 
     total: int
     "Of all that fit the filter."
     offset: int
-    lines: Sequence[EpisodeLine]
+    lines: Sequence[EpisodeRow]
     cut: bool = False
     "The search inside the episodes stopped at its bound: there may be more."
 
@@ -210,7 +188,7 @@ class Neighbour:
 class EpisodeView:
     """`GET api/episode/ID`"""
 
-    line: EpisodeLine
+    line: EpisodeRow
     task: JSON
     steps: Sequence[StepView]
     final: Sequence[Said]
@@ -267,7 +245,7 @@ class Book:
 
     overview: Overview
     grid: Grid
-    lines: Sequence[EpisodeLine]
+    lines: Sequence[EpisodeRow]
     episodes: Mapping[str, EpisodeView]
     "By what stands behind `api/episode/` in an address: `ID`, or `ID?run=K` for the K-th folder."
     left_out: int = 0

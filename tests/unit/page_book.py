@@ -13,11 +13,11 @@ import struct
 import zlib
 from collections import Counter
 
+from agentrl.store.rows import EpisodeRow
 from agentrl.view.shapes import (
     Book,
     Call,
     Curve,
-    EpisodeLine,
     EpisodeView,
     Fact,
     Grid,
@@ -53,14 +53,16 @@ def make_book() -> Book:
     )
 
 
-def make_line(i: int) -> EpisodeLine:
+def make_line(i: int) -> EpisodeRow:
     outcome = OUTCOMES[i % 8] if i != 17 else "infrastructure"
     won = outcome == "success"
-    return EpisodeLine(
+    return EpisodeRow(
         id=f"g{i // 8:03d}-{i % 8}",
         group=f"g{i // 8:03d}",
         task=f"desk-refund-{i // 8 % 40:03d}",
+        state="trained",
         batch=i // 8 + 1,
+        attempt=0,
         outcome=outcome,
         status="infrastructure_error" if i == 17 else "truncated" if outcome == "limit" else "ok",
         reward=1.0 - 0.01 * (i % 5) if won else -0.05 * (i % 3),
@@ -69,14 +71,17 @@ def make_line(i: int) -> EpisodeLine:
         tokens=60 + 37 * i % 211,
         calls=3 + i % 4,
         wrong_calls=int(outcome == "malformed_call") * 2,
+        started=1.7e9 + i,
         seconds=1.5 + i % 7 * 0.4,
+        oldest=i // 8,
+        newest=i // 8,
         source="policy",
         forked_from="g000-0-s1" if i in (1, 2) else None,
         error="the judge did not answer within 30 s; it was asked 3 times" if i == 17 else "",
     )
 
 
-def make_overview(lines: list[EpisodeLine]) -> Overview:
+def make_overview(lines: list[EpisodeRow]) -> Overview:
     x = list(range(1, BATCHES + 1))
     success = [0.08 + 0.72 / (1 + math.exp(-(b - 14) / 4)) + 0.03 * math.sin(2.3 * b) for b in x]
     smooth = {
@@ -139,7 +144,7 @@ def make_grid() -> Grid:
     return Grid(["desk-gigpo", "desk-grpo"], sorted(rows, key=lambda row: not row.flipped))
 
 
-def make_episode(lines: list[EpisodeLine], place: int) -> EpisodeView:
+def make_episode(lines: list[EpisodeRow], place: int) -> EpisodeView:
     line = lines[place]
     chance = random.Random(place)
     steps = [make_step(line, place, k, chance) for k in range(line.steps)]
@@ -156,19 +161,19 @@ def make_episode(lines: list[EpisodeLine], place: int) -> EpisodeView:
     )
 
 
-def step_ids(line: EpisodeLine) -> list[str]:
+def step_ids(line: EpisodeRow) -> list[str]:
     """Members 1 and 2 were forked from member 0 after its second step."""
     shared = 2 if line.forked_from else 0
     return [f"g000-0-s{k}" if k < shared else f"{line.id}-s{k}" for k in range(line.steps)]
 
 
-def make_neighbour(line: EpisodeLine) -> Neighbour:
+def make_neighbour(line: EpisodeRow) -> Neighbour:
     sign = 1 if line.success else -1
     advantages = [sign * (0.4 + 0.15 * k) if k % 4 != 3 else None for k in range(line.steps)]
     return Neighbour(line.id, line.outcome, line.reward, line.steps, line.forked_from, step_ids(line), advantages)
 
 
-def make_step(line: EpisodeLine, place: int, k: int, chance: random.Random) -> StepView:
+def make_step(line: EpisodeRow, place: int, k: int, chance: random.Random) -> StepView:
     last, refused = k == line.steps - 1, line.outcome == "malformed_call" and k == 1
     shown = [Said("tool", f"Order 4711: {MARKUP if k == 2 else ORDER}", "click"), Said("user", f"Turn {k + 1}.")]
     return StepView(
@@ -210,7 +215,7 @@ def make_call(k: int, last: bool, refused: bool) -> Call:
     return Call("click", {"x": 134, "y": 85}, result, False)
 
 
-def make_tokens(line: EpisodeLine, k: int, chance: random.Random) -> list[Token]:
+def make_tokens(line: EpisodeRow, k: int, chance: random.Random) -> list[Token]:
     sign = 1.0 if line.success else -1.0
     made = []
     for i, piece in enumerate(PIECES):

@@ -16,7 +16,10 @@ from agentrl import builtin, toml
 from agentrl.cli.settings import keys_of
 from agentrl.config import check_parts, dump_toml, find_recipe, load_config, recipes
 from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
-from agentrl.plugins import Host, Lazy
+from agentrl.plugins import Host, Lazy, load_host
+from agentrl.remote.environment import RemoteEnvironment
+from agentrl.runs.blueprint import Blueprint
+from agentrl.runs.folder import RunFolder
 from agentrl.sections import Config, Part
 
 SMALL = """
@@ -280,6 +283,7 @@ def test_every_key_of_the_schema_is_in_the_dump() -> None:
     )
     text = dump_toml(config)
     unset = {
+        "environment.runs_in",
         "model.path",
         "model.teacher",
         "rollout.max_steps",
@@ -309,3 +313,21 @@ def test_any_table_survives_being_written(table: dict[str, Any]) -> None:
 @given(INLINE)
 def test_any_written_value_can_be_given_on_the_command_line(value: Any) -> None:
     assert toml.parse_value(toml.quoted(value)) == value
+
+
+@pytest.mark.parametrize("runs_in", ["loop", "thread", "process"])
+def test_a_recipe_says_where_its_environment_runs(tmp_path: Path, runs_in: str) -> None:
+    recipe = tmp_path / "keydoor.toml"
+    recipe.write_text(f'[environment]\nname = "keydoor"\nsize = 5\nruns_in = "{runs_in}"\n[model]\nname = "tiny"\n')
+    config = load_config(recipe)
+    assert config.environment.options == {"size": 5} and config.environment.runs_in == runs_in
+    world = Blueprint(config, load_host(), RunFolder(tmp_path / "run"), SimpleNamespace()).environment()
+    assert isinstance(world, RemoteEnvironment) == (runs_in == "process")
+    assert getattr(world, "author").runs_in == runs_in  # noqa: B009
+
+
+def test_a_place_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "keydoor.toml"
+    recipe.write_text('[environment]\nname = "keydoor"\nruns_in = "cloud"\n[model]\nname = "tiny"\n')
+    with pytest.raises(ConfigError, match=r"environment\.runs_in|runs_in"):
+        load_config(recipe)

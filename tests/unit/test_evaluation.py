@@ -15,6 +15,7 @@ import pytest
 
 from agentrl import Env, Suite, Task, hookimpl
 from agentrl.cli.human import PATIENCE, HumanPolicy
+from agentrl.doctor.runs import look_at
 from agentrl.errors import ConfigError, EnvironmentFault, InfrastructureFault, StoreError
 from agentrl.evaluation.folder import EvaluationFolder
 from agentrl.evaluation.parquet import save_parquet
@@ -24,6 +25,7 @@ from agentrl.evaluation.table import table
 from agentrl.plugins import Host, load_host
 from agentrl.rollout.decisions import Decision, Seat
 from agentrl.runs.evaluation import EvalSettings, Sitting, evaluate, introduction, prepare
+from agentrl.runs.pulse import read_pulse
 from agentrl.store.reader import FolderReader
 from agentrl.types import Action, Finish, token_ids
 
@@ -165,6 +167,28 @@ async def test_every_attempt_is_kept_as_an_episode_of_its_tasks_group(host: Host
         assert [t.id for t in reader.group("bell-1").trajectories] == ["bell-1-0", "bell-1-1", "bell-1-2"]
     assert [(a.task, a.number) for a in result.attempts] == [(f"bell-{t}", n) for t in range(2) for n in range(3)]
     assert result.manifest.known_bad == {"bell-3": "it is silent"} and result.manifest.tasks == 11
+
+
+async def test_while_it_is_played_it_says_what_its_episodes_wait_for(host: Host, tmp_path: Path) -> None:
+    """Each answer is kept back until the pulse tells of both episodes."""
+    out, told = tmp_path / "e", []
+
+    class Patient(Answer):
+        async def decide(self) -> Decision:
+            while (pulse := read_pulse(out)) is None or pulse.episodes < 2:  # noqa: ASYNC110  (a file says it)
+                await asyncio.sleep(0.01)
+            told.append((look_at(out).state, pulse.doing, len(pulse.longest)))
+            return await super().decide()
+
+    class Kept(Ringer):
+        def sit(self, seat: Seat) -> Answer:
+            return Patient(self, seat)
+
+    async with asyncio.timeout(30):
+        await measure(host, out, Kept(), limit=2)
+    assert told == [("running", "playing", 2)] * 2
+    after = look_at(out)
+    assert (after.state, after.pulse, sorted(path.name for path in out.glob("*.partial"))) == ("complete", None, [])
 
 
 async def test_the_same_command_plays_nothing_again_and_more_plays_the_rest(host: Host, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from builders import make_step, make_trajectory
 
 from agentrl.errors import InvalidDataError
-from agentrl.types import Completion, Finish, Group, SamplingParams, Status, Task, Trajectory, token_ids
+from agentrl.types import Completion, Finish, Group, GroupName, SamplingParams, Status, Task, Trajectory, token_ids
 
 
 def test_arrays_have_one_entry_per_sampled_token():
@@ -77,3 +77,10 @@ def test_a_group_gives_each_step_once_also_when_branches_share_it():
 
 def test_ids_are_32_bit_integers():
     assert token_ids([1, 2]).dtype == np.int32 and token_ids(np.array([1, 2], np.int64)).dtype == np.int32
+
+
+def test_the_name_of_a_group_says_which_task_and_which_time():
+    for name in (GroupName(12), GroupName(12, 1), GroupName(1234567, 20)):
+        assert GroupName.read(str(name)) == name
+    assert [str(GroupName(12)), str(GroupName(12, 3))] == ["g000012", "g000012r3"]
+    assert [GroupName.read(name) for name in ("retail-3", "g12@4", "g1r", "r1", "")] == [None] * 5
