@@ -17,9 +17,6 @@ from agentrl import Action, Env, Task, ToolError, call, tool
 from agentrl_textworld.games import games_in
 from agentrl_textworld.words import feedback_of, refusal
 
-KEPT = 4
-"Copies of the running game that an instance keeps for its latest snapshots."
-
 
 class TextWorldGame(Env):
     """Reach the goal of a text adventure, one command at a time. Games are files that TextWorld made."""
@@ -45,7 +42,6 @@ class TextWorldGame(Env):
         self._state: Any = None
         self._task = ""
         self._played: list[str] = []
-        self._copies: dict[str, tuple[Any, Any]] = {}
         self._gained = 0.0
 
     def tasks(self, split: str) -> Iterator[Task]:
@@ -98,24 +94,14 @@ class TextWorldGame(Env):
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def snapshot(self) -> dict[str, Any]:
-        """The commands so far, and the key of the state that they lead to; here also an exact copy of the game."""
-        key = self.state_key()
-        made = {"game": self._task, "played": list(self._played), "key": key}
-        if not self.done():
-            self._copies[_named(made)] = (self._game.copy(), self._state)
-            while len(self._copies) > KEPT:
-                del self._copies[next(iter(self._copies))]
-        return made
+        """The commands so far, and the key of the state that they lead to."""
+        return {"game": self._task, "played": list(self._played), "key": self.state_key()}
 
     def restore(self, snapshot: Any) -> str:
-        """By this instance's copy, else by playing the commands again. Raises where that leads elsewhere."""
-        copied = self._copies.get(_named(snapshot))
-        if copied is not None:
-            self._game, self._state, self._played = copied[0].copy(), copied[1], list(snapshot["played"])
-        else:
-            self._begin(snapshot["game"])
-            for command in snapshot["played"]:
-                self._do(command)
+        """By playing the commands again, which is quicker than the engine's copy. Raises where that leads elsewhere."""
+        self._begin(snapshot["game"])
+        for command in snapshot["played"]:
+            self._do(command)
         self._gained = 0.0
         if self.state_key() != snapshot["key"]:
             raise RuntimeError(f"{snapshot['game']}: {len(snapshot['played'])} commands played again lead elsewhere.")
@@ -137,15 +123,13 @@ class TextWorldGame(Env):
     def close(self) -> None:
         if self._game is not None:
             self._game.close()
-        self._game, self._copies = None, {}
+        self._game = None
         if self._scratch is not None:
             self._scratch.cleanup()
 
     def _begin(self, name: str) -> None:
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="agentrl-textworld-")
-        if name != self._task:
-            self._copies = {}
         file = self.games.laid_out(name, Path(self._scratch.name))
         try:
             self._game = textworld.start(str(file), self._infos)
@@ -167,7 +151,3 @@ class TextWorldGame(Env):
         if not self.admissible or self.done():
             return ""
         return f"\nCommands: {'; '.join(self._state.admissible_commands)}."
-
-
-def _named(snapshot: dict[str, Any]) -> str:
-    return "\n".join([snapshot["game"], *snapshot["played"]])

@@ -118,7 +118,7 @@ async def test_the_model_is_told_what_it_can_do_and_what_it_did_wrong() -> None:
 
 
 @real
-async def test_back_is_the_same_state_by_copy_here_and_by_replay_elsewhere() -> None:
+async def test_back_is_the_same_state_here_and_elsewhere() -> None:
     world, other = factory()(), factory()()
     task = next(iter(world.tasks("test")))
     try:
