@@ -33,6 +33,7 @@ SYSTEM_PACKAGES = {
     "Chromium": ("chromium", "fonts-dejavu-core"),
     "bubblewrap": ("bubblewrap",),
     "Docker": ("docker.io",),
+    "Java": ("openjdk-17-jre-headless",),
 }
 SANDBOXES = {"bwrap": "bubblewrap", "dockerd": "Docker"}
 "Programs that the tests of sandboxes start, and what brings each."
@@ -55,6 +56,7 @@ def main(purpose: str) -> None:
             ("Chromium", install_chromium),
             ("sandboxes", install_sandboxes),
             ("worlds of others", install_worlds),
+            ("Java", install_java),
             ("vLLM for CPU", install_vllm),
         ]
     started = time.perf_counter()
@@ -151,6 +153,19 @@ def install_sandboxes() -> None:
             install_system_packages(reason)
         except subprocess.CalledProcessError as error:
             print(f"set-up   {reason} could not be installed ({error}); the tests that need it are skipped")
+
+
+def install_java() -> None:
+    """What ScienceWorld's simulator runs in. AGENTRL_JAVA=skip leaves the machine as it is."""
+    if shutil.which("java"):
+        return
+    if os.environ.get("AGENTRL_JAVA") == "skip":
+        print("set-up   Java: not wanted; the tests of scienceworld are skipped")
+        return
+    try:
+        install_system_packages("Java")
+    except subprocess.CalledProcessError as error:
+        print(f"set-up   Java could not be installed ({error}); the tests of scienceworld are skipped")
 
 
 def install_vllm() -> None:

@@ -208,12 +208,13 @@ class ScienceWorldCommands(ScienceWorld):
 
     @tool
     def list_commands(self, containing: str) -> str:
-        """List commands that do something here.
+        """List commands that do something here, short ones first.
 
         containing: a word that they contain, such as "door" or "pick up".
         """
         word = containing.strip().lower()
         found = [command for command in self.world.commands() if word in command.lower()]
+        found.sort(key=len)
         if not found:
             return f"No command with {containing!r} does anything here."
         more = f"\n... and {len(found) - LISTED} more" if len(found) > LISTED else ""
