@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from scienceworld.constants import BASEPATH, JAR_PATH
 
 from agentrl import EnvironmentFault
@@ -80,6 +80,10 @@ class Java:
         except Py4JError as error:
             self.sound = False
             said = str(error).strip().splitlines()[:_TAIL]
+            if isinstance(error, Py4JNetworkError):
+                # Its connection is lost a moment before it is seen to have ended.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(PATIENCE)
             code = self._process.poll()
             state = "" if code is None else f" Its process ended with code {code}. {self._said()}"
             raise EnvironmentFault(f"ScienceWorld's simulator failed: {' '.join(said)}.{state}") from error
