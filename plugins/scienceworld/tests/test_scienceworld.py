@@ -143,9 +143,10 @@ def test_a_java_process_serves_the_next_episode_and_one_that_died_does_not() -> 
     third.reset(task("freeze", 1))
     assert third._java is not None and third._java.pid != pid
     before = third.state_key()
-    listed = third.list_commands("Open door").splitlines()
-    assert "open door to kitchen" in listed and all("open door" in line for line in listed[:-1])
-    assert [len(line) for line in listed[:-1]] == sorted(len(line) for line in listed[:-1])
+    assert third.list_commands("Open door") == "open door"
+    listed = third.list_commands("Door").splitlines()
+    assert "open door" in listed
+    assert [len(line) for line in listed[:40]] == sorted(len(line) for line in listed[:40]) and len(listed) <= 41
     assert third.list_commands("zebra") == "No command with 'zebra' does anything here."
     with pytest.raises(ToolError, match=r"No known action matches that input\."):
         third.act("fly to the moon")
