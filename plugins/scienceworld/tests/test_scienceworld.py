@@ -193,7 +193,7 @@ def test_equal_worlds_have_equal_trees_whatever_was_numbered_before() -> None:
         ({"tasks": ["boyl"]}, "no task 'boyl'. Did you mean 'boil'"),
         ({"tasks": ["1-1", "boil"]}, "named twice"),
         ({"simplifications": ["easier"]}, "no simplification 'easier'"),
-        ({"simplifications": ["noElectricalAction"]}, r"makes power-component.* unwinnable"),
+        ({"simplifications": ["noElectricalAction"]}, "without a way to win"),
         ({"most": 0}, "at least 1 variation"),
     ],
 )
