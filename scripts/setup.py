@@ -139,7 +139,7 @@ def install_worlds() -> None:
     for name in WORLDS:
         if subprocess.run([agentrl, "env", "install", name]).returncode:
             print(f"set-up   {name} could not be installed; its tests are skipped")
-    print("set-up   the tests of alfworld play it where it is installed: agentrl env install alfworld (minutes)")
+    print("set-up   the tests of alfworld and verifiers play them where they are: agentrl env install NAME (minutes)")
 
 
 def install_sandboxes() -> None:

@@ -1,0 +1,1 @@
+"""Tasksets written for verifiers: their prompts, their rewards, our policy."""
