@@ -127,6 +127,8 @@ def server_environment(options: ServerOptions, inherited: Mapping[str, str] | No
         environment["TORCHDYNAMO_DISABLE"] = "1"
         # Memory of packed weights is kept for the next publish: to get it from the system anew took as long as to pack.
         environment |= {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 34)}
+        # One pool of it for all threads: what one of them freed, another would get anew, page by page.
+        environment["MALLOC_ARENA_MAX"] = "1"
     return environment
 
 

@@ -21,7 +21,7 @@ from agentrl.types import JSON, Floats, TokenIds
 if TYPE_CHECKING:
     import torch
 
-PROBE_TOKENS = 16
+PROBE_TOKENS = 8
 # Largest mean |difference| in nats over the probe. Low-precision arithmetic differs between any two programs; there
 # the exact checksums are what tells old weights from new ones.
 TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.3}

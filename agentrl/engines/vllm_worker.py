@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ if current_platform.is_cpu():
     vllm_seeds.install()
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the model holds a tensor of the buffer."""
+
+    target: str
+    "The parameter, in which it is these rows."
+    rows: slice
+    tensor: torch.Tensor
+
+
 class WeightExtension:
     """Mixed into vLLM's worker by `--worker-extension-cls`; answers are JSON. One worker (no tensor parallelism)."""
 
@@ -49,8 +60,14 @@ class WeightExtension:
         answer = self.agentrl_load(path, names)
         if names is None and answer["missing"]:
             return {"missing": answer["missing"], "held": {}, "computed": {}, "unmapped": []}
-        self.agentrl_pack(answer["written"])
-        return {"missing": [], **self.agentrl_fingerprints(path, version)}
+        places = self._agentrl_places(path)
+        # Sampling is held, so that the sampler's core is free for packing too.
+        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())) as pool:
+            packing = [pool.submit(_pack_anew, layer) for layer in self._agentrl_packed(answer["written"])]
+            held = _held(places)
+            for one in packing:
+                one.result()
+        return {"missing": [], "held": held, **self._agentrl_computed(places, version)}
 
     def agentrl_load(self, path: str, names: list[str] | None = None) -> dict[str, Any]:
         """Loads these tensors of a buffer, or all; tells which parameters of the model were written and which not."""
@@ -62,57 +79,63 @@ class WeightExtension:
         written = [name for name in every if loaded is None or name in loaded]
         return {"written": written, "missing": [] if loaded is None else sorted(set(every) - set(written))}
 
-    def agentrl_pack(self, written: list[str]) -> dict[str, Any]:
-        """Packs anew what a CPU computes with, of these parameters. Does nothing elsewhere."""
-        model = self.model_runner.model
-        # By identity: a tied head has the embedding's parameter under another name.
-        parameters = {id(model.get_parameter(name)) for name in written}
-        layers = [layer for layer in model.modules() if _is_packed(layer) and id(layer.weight) in parameters]
-        # Sampling is held, so that the sampler's core is free for it; the largest first, that none ends alone.
-        layers.sort(key=lambda layer: -layer.weight.numel())
-        with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())) as pool:
-            list(pool.map(_pack_anew, layers))
-        return {"layers": len(layers)}
-
     def agentrl_fingerprints(self, path: str, version: int) -> dict[str, Any]:
         """Checksums by the names in the buffer, of what the worker holds and of what its linear layers compute with.
 
         Only names and shapes are taken from the buffer.
         """
-        model = self.model_runner.model
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        shapes = {name: tensor.shape for name, tensor in self._agentrl_tensors(path).items()}
-        held: dict[str, str] = {}
-        computed: dict[str, str] = {}
-        unmapped: list[str] = []
-        columns: dict[Any, torch.Tensor] = {}
-        # One after the other: vLLM's matrix products share memory of the process and go wrong side by side.
-        for name in shapes:
-            target, first = _place(name, shapes, getattr(model, "packed_modules_mapping", {}), parameters)
-            if target is None:
-                unmapped.append(name)
-                continue
-            rows = slice(first, first + shapes[name][0])
-            held[name] = checksum(parameters[target][rows])
-            layer = model.get_submodule(target.rpartition(".")[0])
-            if target.endswith(".weight") and len(shapes[name]) == 2 and not _is_embedding(layer):
-                # Several names are rows of one layer.
-                if layer not in columns:
-                    columns[layer] = _columns(layer, version)
-                computed[name] = column_checksum(columns[layer][rows])
-        head = _head(model)
-        if head is not None:
-            # A tied head has no name of its own in the buffer; compare it with the embedding's.
-            name = next((n for n in shapes if n.endswith("lm_head.weight")), None) or next(
-                n for n in shapes if n.endswith("embed_tokens.weight")
-            )
-            computed["output head"] = column_checksum(_columns(head, version)[: shapes[name][0]])
-        return {"held": held, "computed": computed, "unmapped": unmapped}
+        places = self._agentrl_places(path)
+        return {"held": _held(places), **self._agentrl_computed(places, version)}
 
     def agentrl_requests(self) -> dict[str, Any]:
         """Of every request that the worker keeps, how many tokens it has computed."""
         kept = self.model_runner.requests.values()
         return {"computed": [int(request.num_computed_tokens) for request in kept]}
+
+    def _agentrl_packed(self, written: list[str]) -> list[Any]:
+        """Layers with a copy, on a CPU, of one of these parameters; the largest first, that none is left at the end."""
+        model = self.model_runner.model
+        # By identity: a tied head has the embedding's parameter under another name.
+        parameters = {id(model.get_parameter(name)) for name in written}
+        layers = [layer for layer in model.modules() if _is_packed(layer) and id(layer.weight) in parameters]
+        return sorted(layers, key=lambda layer: -layer.weight.numel())
+
+    def _agentrl_places(self, path: str) -> dict[str, Place | None]:
+        model = self.model_runner.model
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        fused = getattr(model, "packed_modules_mapping", {})
+        shapes = {name: tensor.shape for name, tensor in self._agentrl_tensors(path).items()}
+        places: dict[str, Place | None] = {}
+        for name, shape in shapes.items():
+            target, first = _parameter_of(name, shapes, fused, parameters)
+            rows = slice(first, first + shape[0])
+            places[name] = None if target is None else Place(target, rows, parameters[target][rows])
+        return places
+
+    def _agentrl_computed(self, places: Mapping[str, Place | None], version: int) -> dict[str, Any]:
+        """One after the other: vLLM's matrix products share memory of the process and go wrong side by side."""
+        model = self.model_runner.model
+        computed: dict[str, str] = {}
+        columns: dict[Any, torch.Tensor] = {}
+        for name, place in places.items():
+            if place is None:
+                continue
+            layer = model.get_submodule(place.target.rpartition(".")[0])
+            if place.target.endswith(".weight") and place.tensor.ndim == 2 and not _is_embedding(layer):
+                # Several names are rows of one layer.
+                if layer not in columns:
+                    columns[layer] = _columns(layer, version)
+                computed[name] = column_checksum(columns[layer][place.rows])
+        head = _head(model)
+        if head is not None:
+            # A tied head has no name of its own in the buffer; compare it with the embedding's.
+            name = next((n for n in places if n.endswith("lm_head.weight")), None) or next(
+                n for n in places if n.endswith("embed_tokens.weight")
+            )
+            published = places[name]
+            rows = slice(None) if published is None else slice(0, len(published.tensor))
+            computed["output head"] = column_checksum(_columns(head, version)[rows])
+        return {"computed": computed, "unmapped": [name for name, place in places.items() if place is None]}
 
     def _agentrl_tensors(self, path: str) -> Mapping[str, torch.Tensor]:
         """The mapping is kept from publish to publish: to touch its pages anew takes longer than to copy them."""
@@ -122,7 +145,7 @@ class WeightExtension:
         return buffer.tensors
 
 
-def _place(
+def _parameter_of(
     name: str, shapes: Mapping[str, torch.Size], packed: dict[str, list[str]], parameters: dict[str, Any]
 ) -> tuple[str | None, int]:
     """The parameter that holds a tensor of the file, and its first row in it: vLLM fuses q, k, v and gate, up."""
@@ -135,6 +158,10 @@ def _place(
                 before = [name.replace(f".{part}.", f".{other}.") for other in parts[:index]]
                 return target, sum(shapes[other][0] for other in before)
     return None, 0
+
+
+def _held(places: Mapping[str, Place | None]) -> dict[str, str]:
+    return {name: checksum(place.tensor) for name, place in places.items() if place is not None}
 
 
 def _pack_anew(layer: Any) -> None:
