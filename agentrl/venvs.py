@@ -6,6 +6,7 @@ declared requirements are installed there.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import inspect
@@ -106,13 +107,25 @@ class Factory:
 
 
 def install(own: OwnVenv, tell: Callable[[str], None]) -> Path:
-    """Make the virtual environment, unless it is there. Raises `PluginError` with pip's last lines where that fails."""
+    """Make the virtual environment, unless it is there. Raises `PluginError` with pip's last lines where that fails.
+
+    Of two at once, also in two processes, the second waits for the first.
+    """
     folder = own.folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if own.ready:
+            tell(f"already there: {folder}")
+        else:
+            _make(own, tell)
+    return folder
+
+
+def _make(own: OwnVenv, tell: Callable[[str], None]) -> None:
     import venv
 
-    if own.ready:
-        tell(f"already there: {folder}")
-        return folder
+    folder = own.folder
     tell(f"making {folder} with {', '.join(own.requirements)}")
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True, symlinks=True)
@@ -128,7 +141,6 @@ def install(own: OwnVenv, tell: Callable[[str], None]) -> Path:
         raise PluginError(f"{own.target} cannot be loaded in {folder}: {error}") from error
     # Last: a folder without this file is made anew.
     (folder / _DONE).write_text(json.dumps({"requirements": own.requirements}), encoding="utf-8")
-    return folder
 
 
 def install_command(name: str) -> str:

@@ -37,7 +37,7 @@ SYSTEM_PACKAGES = {
 }
 SANDBOXES = {"bwrap": "bubblewrap", "dockerd": "Docker"}
 "Programs that the tests of sandboxes start, and what brings each."
-WORLDS = ("textworld",)
+WORLDS = ("textworld", "bfcl_multi_turn")
 "Environments with a virtual environment of their own that their tests play."
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

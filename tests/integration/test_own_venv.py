@@ -1,18 +1,21 @@
 """An environment whose requirements conflict with ours: declared, installed, listed, played and checked."""
 
 import asyncio
+import fcntl
 import functools
+import threading
 
 import pydantic
 import pytest
 from typer.testing import CliRunner
 
-from agentrl import call
+from agentrl import OwnVenv, call
 from agentrl.cli.main import app
 from agentrl.errors import ConfigError
 from agentrl.plugins import load_host
 from agentrl.remote.pool import WORKERS
 from agentrl.testing import check_environment
+from agentrl.venvs import install
 
 pytestmark = pytest.mark.slow
 
@@ -194,3 +197,16 @@ def test_the_check_holds_for_it_and_names_its_files(installed):
 def test_a_second_install_has_nothing_to_do_and_a_wrong_requirement_says_what_pip_said(installed):
     again = CliRunner().invoke(app, ["env", "install", "old_desk", "--plugin", "old_desk.plugin"])
     assert again.exit_code == 0 and "already there" in again.output
+
+
+def test_who_installs_what_is_being_installed_waits_and_finds_it_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENTRL_VENVS", str(tmp_path))
+    own, told = OwnVenv("old_desk.world:OldDesk", ("no-such-package==0",)), []
+    own.folder.mkdir()
+    with (tmp_path / f"{own.folder.name}.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second = threading.Thread(target=install, args=(own, told.append))
+        second.start()
+        (own.folder / "agentrl.json").write_text("{}")
+    second.join(30)
+    assert told == [f"already there: {own.folder}"]
