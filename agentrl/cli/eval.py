@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentrl.cli.flags import EngineName, MaxTokens, Plugins, Seed, Temperature, unfolded
+from agentrl.cli.flags import EngineName, EngineOptions, MaxTokens, Plugins, Seed, Temperature, unfolded
 from agentrl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ class Asked:
 
     policy: Annotated[str, typer.Option("--policy", "-m", help=POLICY)] = ""
     engine: EngineName = ""
-    engine_option: Annotated[
-        list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
-    ] = None
+    engine_option: EngineOptions = None
     temperature: Temperature = 0.0
     seed: Seed = 0
     max_tokens: MaxTokens = None

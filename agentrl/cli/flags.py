@@ -20,6 +20,9 @@ Plugins = Annotated[
 Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of sampling.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Sampled tokens per answer.")]
+EngineOptions = Annotated[
+    list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
+]
 EngineName = Annotated[str, typer.Option(help="Who samples from weights: transformers or vllm.")]
 
 

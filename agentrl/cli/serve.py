@@ -7,35 +7,57 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentrl.cli.flags import EngineName, EngineOptions, Plugins, unfolded
+
 if TYPE_CHECKING:
     from agentrl.runs.endpoint import Serving
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where clients come in."""
+
+    host: Annotated[str, typer.Option(help="Another one than this machine's own names needs a --key.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000
+    key: Annotated[str, typer.Option(envvar="AGENTRL_SERVE_KEY", help="The API key that clients have to give.")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How requests are answered, and how many."""
+
+    temperature: Annotated[float, typer.Option(min=0, help="Where a request names none.")] = 1.0
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer, where a request names no number.")] = 1024
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling, where a request names none.")] = 0
+    sessions: Annotated[int, typer.Option(min=1, help="Open at once.")] = 256
+    concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, help="Requests sampled at once.")] = 64
+    idle: Annotated[float, typer.Option(min=0.001, help="Seconds of silence that end a session unfinished.")] = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Who samples."""
+
+    engine: EngineName = ""
+    engine_option: EngineOptions = None
+
+
+@unfolded
 def command(
     policy: Annotated[str, typer.Argument(help="A run's folder (its newest weights), or a model's folder or name.")],
     out: Annotated[Path | None, typer.Option(help="Folder of what is recorded; served/POLICY by default.")] = None,
     suite: Annotated[str, typer.Option(help="What clients play: results of one suite can be compared.")] = "served",
-    host: Annotated[str, typer.Option(help="Another one than this machine's own names needs a --key.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    key: Annotated[str, typer.Option(envvar="AGENTRL_SERVE_KEY", help="The API key that clients have to give.")] = "",
-    temperature: Annotated[float, typer.Option(min=0, help="Where a request names none.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer, where a request names no number.")] = 1024,
-    seed: Annotated[int, typer.Option(min=0, help="Of sampling, where a request names none.")] = 0,
-    sessions: Annotated[int, typer.Option(min=1, help="Open at once.")] = 256,
-    concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, help="Requests sampled at once.")] = 64,
-    idle: Annotated[float, typer.Option(min=0.001, help="Seconds of silence that end a session unfinished.")] = 600.0,
-    engine: Annotated[str, typer.Option(help="Who samples: transformers or vllm.")] = "",
-    engine_option: Annotated[
-        list[str] | None, typer.Option("--engine-option", "-e", help="key=value for the engine. Repeatable.")
-    ] = None,
-    plugin: Annotated[
-        list[str] | None, typer.Option("--plugin", help="A plugin beside the installed ones. Repeatable.")
-    ] = None,
+    *,
+    door: Door,
+    answers: Answers,
+    sampler: Sampler,
+    plugin: Plugins = None,
 ) -> None:
     """Serve a policy as an OpenAI-compatible API that records every session token for token. Ctrl-C ends it."""
     from agentrl.cli.supervised import run_supervised
@@ -45,24 +67,24 @@ def command(
     from agentrl.runs.suites import plugins_of
 
     desk = DeskSettings(
-        temperature=temperature,
-        max_tokens=max_tokens,
-        seed=seed,
-        sessions=sessions,
-        concurrency=concurrency,
-        idle=idle,
+        temperature=answers.temperature,
+        max_tokens=answers.max_tokens,
+        seed=answers.seed,
+        sessions=answers.sessions,
+        concurrency=answers.concurrency,
+        idle=answers.idle,
     )
     settings = ServeSettings(
         policy=policy,
         suite=suite,
         out=out,
-        host=host,
-        port=port,
-        key=key,
+        host=door.host,
+        port=door.port,
+        key=door.key,
         desk=desk,
-        engine=engine,
-        engine_options=tuple(engine_option or ()),
-        command=shlex.join(["agentrl", *(word for word in sys.argv[1:] if not key or key not in word)]),
+        engine=sampler.engine,
+        engine_options=tuple(sampler.engine_option or ()),
+        command=shlex.join(["agentrl", *(word for word in sys.argv[1:] if not door.key or door.key not in word)]),
     )
     served: list[Serving] = []
 
