@@ -399,3 +399,11 @@ def test_the_folder_is_called_after_suite_and_policy(host: Host, tmp_path: Path,
     for policy, name in (("run-0.5", "bell-run-0.5"), ("http://localhost:80/v1#tiny", "bell-localhost-80-v1-tiny")):
         sitting = prepare(EvalSettings("bell", policy), host, {policy: Ringer()})  # type: ignore[dict-item]
         assert sitting.folder == Path("evals") / name
+
+
+def test_what_an_environment_says_of_an_option_is_the_suites_error() -> None:
+    def bells(*, count: int) -> Bell:
+        raise ValueError(f"count is {count}; a tower has one bell or more.")
+
+    with pytest.raises(ConfigError, match=r"^suite 'tower': count is 0; a tower has one bell or more.$"):
+        Suite("tower", "1", bells, options={"count": 0}).world()
