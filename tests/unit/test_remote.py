@@ -248,7 +248,7 @@ def test_an_environment_with_a_venv_of_its_own_is_listed_with_the_command_that_m
     host.register(Plugin(), name="old")
     (entry,) = host.entries("environments")
     assert (entry.state, entry.install) == ("missing", "agentrl env install old_world")
-    assert "pydantic<2" in entry.detail
+    assert entry.detail == "needs a virtual environment of its own: An old world."
     with pytest.raises(MissingDependencyError, match=r"which is not installed. Run: agentrl env install old_world"):
         host.factory("environments", "old_world")
     assert host.own_venv("old_world") is own
