@@ -244,7 +244,7 @@ def _work(folder: str, words: list[str], file_size: int | None) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     # A test that waits in vain shows where the process stood.
-    faulthandler.dump_traceback_later(45, file=os.fdopen(os.dup(2), "w"))
+    faulthandler.dump_traceback_later(110, file=os.fdopen(os.dup(2), "w"))
     from agentrl.cli.main import run
 
     run(words)
