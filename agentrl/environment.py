@@ -7,8 +7,6 @@ exception is an `EnvironmentFault` that names the author's file and line, and is
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterable, Mapping
@@ -177,11 +175,11 @@ def _elsewhere(near: protocols.Environment, author: object, options: Mapping[str
             "import it: write it at the top level of a module or a file."
         )
     try:
-        told = json.loads(json.dumps(dict(options), default=os.fspath))
-    except (TypeError, ValueError) as error:
+        told = plain(dict(options))
+    except ValueError as error:
         raise PluginError(
             f"{owner.__name__} was made with {shorten(dict(options))}, which cannot travel to its process: {error}. "
-            "Options of an environment that runs in a process are JSON or paths."
+            "Options of an environment that runs in a process are JSON, paths or dataclasses of these."
         ) from error
     return RemoteEnvironment(address, told, declaration_of(near), near)
 

@@ -1,6 +1,7 @@
-"""The options of a part: which keys its factory takes, and whether given values fit.
+"""The options of a part: which keys its factory takes, whether given values fit, and the part that is made of them.
 
-A factory's signature is the schema. Values come from TOML, so they are checked strictly: no text is taken for a number.
+A factory's signature is the schema; a parameter that is a dataclass is a table. Values come from TOML or JSON, so they
+are checked strictly: no text is taken for a number.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from agentrl.errors import ConfigError, did_you_mean
+from agentrl.errors import AgentRLError, ConfigError, did_you_mean
 from agentrl.toml import parse_value
 
 _NAMED = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -61,6 +62,25 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
 
 def takes(factory: Callable[..., Any], name: str) -> bool:
     return name in _parameters(factory)
+
+
+def build(
+    factory: Callable[..., Any], options: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, where: str
+) -> Any:
+    """What `factory` makes of `options`, checked and converted, and of what the run has `supplied`, passed as it is.
+
+    `where` begins each line of the `ConfigError` that says which options do not fit, by the signature or by the
+    factory's own `ValueError`. Errors of ours stay what they are.
+    """
+    checked = check_options(factory, options, offered=tuple(supplied or ()), where=where)
+    if checked.problems:
+        raise ConfigError("\n".join(checked.problems))
+    try:
+        return factory(**checked.values, **(supplied or {}))
+    except ValueError as error:
+        if isinstance(error, AgentRLError):
+            raise
+        raise ConfigError(f"{where} {error}") from error
 
 
 def check_options(

@@ -18,14 +18,7 @@ import pluggy
 
 from agentrl import discovery, hooks, registration
 from agentrl.discovery import Origin
-from agentrl.errors import (
-    AgentRLError,
-    ConfigError,
-    MissingDependencyError,
-    PluginError,
-    UnknownNameError,
-    did_you_mean,
-)
+from agentrl.errors import ConfigError, MissingDependencyError, PluginError, UnknownNameError, did_you_mean
 from agentrl.registration import Factory, Lazy, Registered
 from agentrl.venvs import OwnVenv, install_command
 
@@ -126,21 +119,11 @@ class Host:
         names that its signature has and `options` does not set. `where` names section and file for the message.
         Raises `ConfigError` for an unknown or ill-typed option, and what `factory` raises.
         """
-        from agentrl.options import check_options, takes
+        from agentrl.options import build, takes
 
         factory = self.factory(kind, name)
         supplied = {key: value for key, value in given.items() if takes(factory, key) and key not in options}
-        place = where or f"{singular(kind)} {name!r}"
-        checked = check_options(factory, options, offered=tuple(supplied), where=place)
-        if checked.problems:
-            raise ConfigError("\n".join(checked.problems))
-        try:
-            return factory(**checked.values, **supplied)
-        except ValueError as error:
-            # A factory says in its own words which value it cannot take; agentrl's own errors stay what they are.
-            if isinstance(error, AgentRLError):
-                raise
-            raise ConfigError(f"{place} {error}") from error
+        return build(factory, options, supplied=supplied, where=where or f"{singular(kind)} {name!r}")
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
         """What is registered, by kind and name; kind "plugins" holds one entry a plugin, broken ones included."""

@@ -14,7 +14,7 @@ from itertools import islice
 import msgspec
 
 from agentrl.environment import adapt
-from agentrl.errors import AgentRLError, ConfigError, did_you_mean
+from agentrl.errors import ConfigError, did_you_mean
 from agentrl.evaluation.attempts import succeeded
 from agentrl.protocols import Environment
 from agentrl.types import JSON, Task, Trajectory
@@ -57,14 +57,9 @@ class Suite:
 
     def world(self) -> Environment:
         """A fresh environment; cheap until it is reset. Raises `ConfigError` for an option that it cannot take."""
-        try:
-            made = self.environment(**self.options)
-        except ValueError as error:
-            # An environment says so in its own words; agentrl's own errors stay what they are.
-            if isinstance(error, AgentRLError):
-                raise
-            raise ConfigError(f"suite {self.name!r}: {error}") from error
-        return adapt(made)
+        from agentrl.options import build
+
+        return adapt(build(self.environment, self.options, where=f"suite {self.name!r}:"))
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:

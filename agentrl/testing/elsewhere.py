@@ -19,11 +19,13 @@ from dataclasses import asdict
 from typing import Any
 
 from agentrl.environment import adapt
+from agentrl.options import build
 from agentrl.remote.address import Address, address_of, locate
 from agentrl.remote.environment import open_remote
 from agentrl.testing.episodes import Episode, replay
 from agentrl.testing.report import CheckResult, failed, passed, skipped
 from agentrl.testing.subject import Subject
+from agentrl.tools import plain
 from agentrl.types import JSON, Action, Observation, Task, ToolCall
 
 NAME = "processes"
@@ -69,13 +71,13 @@ def reference(factory: Callable[[], object]) -> JSON | None:
 
     What has an `address` of its own is made there, in a worker that draws its own hash seed.
     """
-    keywords: dict[str, Any] = {}
+    keywords: JSON = {}
     target: Any = factory
     if isinstance(target, functools.partial) and not target.args:
         target, keywords = target.func, target.keywords
     try:
-        json.dumps(keywords)
-    except TypeError:
+        keywords = plain(keywords)
+    except ValueError:
         return None
     own = getattr(target, "address", None)
     address = own if isinstance(own, Address) else address_of(target)
@@ -127,7 +129,7 @@ def _resolve(made_by: Any) -> Callable[[], object]:
     address = Address(**{**told, **pairs})
     if made_by["remote"]:
         return functools.partial(open_remote, address, made_by["keywords"])
-    return functools.partial(locate(address), **made_by["keywords"])
+    return functools.partial(build, locate(address), made_by["keywords"], where=address.name)
 
 
 async def _answer(request: Any) -> dict[str, Any]:

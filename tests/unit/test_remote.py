@@ -49,6 +49,12 @@ class Lamp(Env):
         return 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Grain:
+    woods: tuple[str, ...]
+    shop: Path = Path("/shop")
+
+
 class Bench:
     """Implements the protocol itself: its tools are known when it is made."""
 
@@ -78,6 +84,8 @@ def test_an_object_of_the_protocol_says_where_it_runs_and_with_which_options_it_
     assert world._options == {"tool": "plane", "path": "/wood"} and world._address == address_of(Bench)
     assert [spec.name for spec in world.tools()] == ["plane"]
     assert [task.id for task in world.tasks("test")] == ["test-plane"], "asked of the one that was made here"
+    grained = adapt(Bench(made_with={"tool": "plane", "grain": Grain(("oak",))}))
+    assert grained._options == {"tool": "plane", "grain": {"woods": ["oak"], "shop": "/shop"}}
     here = Bench()
     here.runs_in = "loop"
     assert adapt(here) is here

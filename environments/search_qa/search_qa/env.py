@@ -9,7 +9,7 @@ import asyncio
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import chain, count
 from pathlib import Path
@@ -34,6 +34,36 @@ _HELD_OUT = 5
 "Of a single file of questions, every fifth one is held out."
 
 
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Characters of a document that are shown."""
+
+    snippet: int = 80
+    "By a search."
+    document: int = 4_000
+    "Opened."
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Questions of your own, and what answers the searches. Raises `ConfigError`."""
+
+    questions: str
+    "A JSONL or parquet file."
+    test_questions: str = ""
+    "Another for the test split, else every fifth is held out."
+    index: str = ""
+    "A folder made by `agentrl search index`."
+    retriever_url: str = ""
+    "A server in Search-R1's form in its place."
+
+    def __post_init__(self) -> None:
+        if bool(self.index) == bool(self.retriever_url):
+            raise ConfigError(
+                f"index is {self.index!r} and retriever_url {self.retriever_url!r}; one of them answers the searches."
+            )
+
+
 class SearchQA(Env):
     """Answer a question by searching, opening what was found, and saying the answer with the documents it rests on."""
 
@@ -50,44 +80,30 @@ class SearchQA(Env):
         *,
         hops: int = 2,
         topk: int = 3,
-        snippet: int = 80,
+        cuts: Cuts = Cuts(),
         horizon: int = 10,
-        longest: int = 4_000,
         reward: Reward = "em",
-        index: str = "",
-        retriever_url: str = "",
         rerank: Rerank = "",
-        questions: str = "",
-        test_questions: str = "",
+        corpus: Corpus | None = None,
     ) -> None:
         """hops: the most documents that a generated question takes (1 to 3). topk: documents that a search shows.
 
-        snippet: characters that it shows of each; longest: of an opened one. horizon: actions per episode. reward: em
-        or f1. index: a folder made by `agentrl search index`. retriever_url: a server in Search-R1's form in its place.
-        rerank: "minilm" lets a small embedding model have a say in the order. questions: a JSONL or parquet file;
-        test_questions: another for the test split, else every fifth is held out.
+        horizon: actions per episode. reward: em or f1. rerank: "minilm" lets a small embedding model have a say in the
+        order. corpus: yours, in place of the generated world.
         """
         if hops not in PATHS:
             raise ConfigError(f"hops is {hops}; generated questions take {min(PATHS)} to {max(PATHS)} documents.")
         if reward not in get_args(Reward):
             raise ConfigError(f"reward is {reward!r}; search_qa has {', '.join(get_args(Reward))}.")
-        if min(topk, snippet, horizon, longest) < 1:
-            raise ConfigError(f"topk {topk}, snippet {snippet}, horizon {horizon}, longest {longest}: each is above 0.")
-        if index and retriever_url:
+        if min(topk, horizon, cuts.snippet, cuts.document) < 1:
             raise ConfigError(
-                f"index is {index!r} and retriever_url {retriever_url!r}; one of them answers the searches."
+                f"topk {topk}, horizon {horizon}, snippet {cuts.snippet}, document {cuts.document}: each is above 0."
             )
-        if bool(index or retriever_url) != bool(questions):
-            raise ConfigError(
-                f"questions is {questions!r}, index {index!r} and retriever_url {retriever_url!r}; questions of your "
-                "own need an index or a retriever, and it needs them. Leave all out for the generated world."
-            )
-        self.hops, self.topk, self.snippet, self.longest, self.kind = hops, topk, snippet, longest, reward
+        self.hops, self.topk, self.cuts, self.kind = hops, topk, cuts, reward
         self.max_steps = horizon
-        self._files = (questions, test_questions)
         self._embedder = embedder_of(rerank)
-        self._url = retriever_url
-        self._index: Index | None = _loaded(index) if index else None
+        self._corpus = corpus
+        self._index: Index | None = _loaded(corpus.index) if corpus and corpus.index else None
         self._retriever: Retriever | None = None
         self._begin(Question("", ("",)))
 
@@ -95,8 +111,8 @@ class SearchQA(Env):
         """train: endless in the generated world. test: 256. The worlds of the splits share no name and no sentence."""
         if split not in ("train", "test"):
             raise ConfigError(f"search_qa has no split {split!r}; it has 'train' and 'test'.")
-        if self._files[0]:
-            yield from self._own(split)
+        if self._corpus is not None:
+            yield from _own(self._corpus, split)
             return
         for seed in range(TEST_TASKS) if split == "test" else count():
             rng = Random(f"{split}/{self.hops}/{seed}")
@@ -117,10 +133,11 @@ class SearchQA(Env):
         elif self._index is not None:
             self._retriever = Local(self._index)
         else:
+            assert self._corpus is not None
             # Not before: to list what is registered loads no HTTP client.
             from search_qa.remote import Remote
 
-            self._retriever = Remote(self._url, self.step_deadline - 5)
+            self._retriever = Remote(self._corpus.retriever_url, self.step_deadline - 5)
         if self._embedder is not None:
             self._retriever = Reranked(self._retriever, self._embedder)
         return self.question.text
@@ -132,7 +149,7 @@ class SearchQA(Env):
         query: what to look for
         """
         assert self._retriever is not None
-        found = await self._retriever.search(query, self.topk, self.longest)
+        found = await self._retriever.search(query, self.topk, self.cuts.document)
         for document in found:
             self.found.setdefault(document.id, document)
         return "\n".join(map(self._line, found)) or "nothing was found; try other words."
@@ -235,26 +252,21 @@ class SearchQA(Env):
         self.answer = ""
 
     def _line(self, document: Document) -> str:
-        shown = document.text if len(document.text) <= self.snippet else f"{document.text[: self.snippet]}..."
+        most = self.cuts.snippet
+        shown = document.text if len(document.text) <= most else f"{document.text[:most]}..."
         return f"[{document.id}] {document.title}: {shown}"
-
-    def _own(self, split: str) -> Iterator[Task]:
-        train, test = self._files
-        if test:
-            kept = list(enumerate(_questions(test if split == "test" else train)))
-        else:
-            kept = [
-                (place, question)
-                for place, question in enumerate(_questions(train))
-                if (place % _HELD_OUT == _HELD_OUT - 1) == (split == "test")
-            ]
-        for place, question in kept:
-            yield Task(f"search_qa-{split}-{place}", "search_qa", place, _plain(question), split)
 
 
 def _say_all(env: SearchQA) -> Iterator[Action]:
     """Read when its turn comes: what the searches before it have found."""
     yield say(" ".join(f"{document.title} {document.text}" for document in env.found.values()))
+
+
+def _own(corpus: Corpus, split: str) -> Iterator[Task]:
+    held_out = corpus.test_questions if split == "test" else ""
+    for place, question in enumerate(_questions(held_out or corpus.questions)):
+        if corpus.test_questions or (place % _HELD_OUT == _HELD_OUT - 1) == (split == "test"):
+            yield Task(f"search_qa-{split}-{place}", "search_qa", place, _plain(question), split)
 
 
 def _plain(question: Question) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_qa.command import app
 from search_qa.documents import Document, read_documents, read_questions
-from search_qa.env import SearchQA
+from search_qa.env import Corpus, SearchQA
 from search_qa.index import build, load, save, words
 from search_qa.phrases import PHRASES
 from search_qa.plugin import suite
@@ -28,9 +29,10 @@ from search_qa.scoring import citations, exact_match, f1, normalised, read_answe
 from search_qa.world import PATHS, make_world
 from typer.testing import CliRunner
 
-from agentrl import Action, Task, call, say
+from agentrl import Action, Suite, Task, call, say
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError
+from agentrl.plugins import load_host
 from agentrl.testing import assert_environment
 from agentrl.types import StepResult
 
@@ -221,7 +223,7 @@ def test_a_broken_line_is_named_and_leaves_no_index(tmp_path: Path, line: str, w
 
 def test_indexes_that_cannot_be_used_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no search index at .*missing. Make one: agentrl search index CORPUS"):
-        SearchQA(index=str(tmp_path / "missing"), questions="q.jsonl")
+        SearchQA(corpus=Corpus("q.jsonl", index=str(tmp_path / "missing")))
     save(CORPUS, tmp_path / "index")
     with pytest.raises(ConfigError, match="is not empty"):
         save(CORPUS, tmp_path / "index")
@@ -255,12 +257,13 @@ def test_parquet_is_read_as_jsonl(tmp_path: Path) -> None:
 def test_questions_of_your_own_over_an_index(tmp_path: Path) -> None:
     save(CORPUS, tmp_path / "index")
     rows = [{"question": f"What is sour, {i}?", "answer": "limes", "sources": ["d"]} for i in range(10)]
-    options = {"index": str(tmp_path / "index"), "questions": str(jsonl(tmp_path / "q.jsonl", rows))}
-    train, test = (list(SearchQA(**options).tasks(split)) for split in ("train", "test"))
+    corpus = Corpus(str(jsonl(tmp_path / "q.jsonl", rows)), index=str(tmp_path / "index"))
+    train, test = (list(SearchQA(corpus=corpus).tasks(split)) for split in ("train", "test"))
     assert len(train) == 8 and [task.data["text"] for task in test] == ["What is sour, 4?", "What is sour, 9?"]
-    results = asyncio.run(play(SearchQA(**options), train[0]))
+    results = asyncio.run(play(SearchQA(corpus=corpus), train[0]))
     assert results[-1].scores["success"] == results[-1].scores["citation_recall"] == 1.0
-    assert_environment(partial(SearchQA, **options), tasks=2)
+    assert_environment(partial(SearchQA, corpus=corpus), tasks=2)
+    assert Suite("mine", "1", SearchQA, options={"corpus": asdict(corpus)}).tasks == tuple(test)
     jsonl(tmp_path / "bad.jsonl", [{"question": "Who?", "answers": ["x"]}, {"question": "When?", "answers": []}])
     with pytest.raises(InvalidDataError, match=r"bad.jsonl:2 has the keys question, answers; a question has"):
         read_questions(tmp_path / "bad.jsonl")
@@ -294,7 +297,7 @@ async def test_a_remote_retriever_is_asked_in_search_r1s_form(tmp_path: Path) ->
     found = {"document": {"id": "7", "contents": '"Limes"\nLimes are green.'}, "score": 3.5}
     bare = {"id": 8, "title": "Pears", "text": "Pears."}
     async with serving(json.dumps({"result": [[found, bare]]}).encode()) as (url, asked):
-        env = SearchQA(retriever_url=f"{url}/retrieve", questions=questions, topk=2)
+        env = SearchQA(corpus=Corpus(questions, retriever_url=f"{url}/retrieve"), topk=2)
         lines = [call("search", query="limes"), call("open", document="[7]"), say("Green. [7]")]
         results = await play(env, REMOTE, lines)
     assert asked == [("POST /retrieve HTTP/1.1", {"queries": ["limes"], "topk": 2, "return_scores": True})]
@@ -319,7 +322,7 @@ async def test_a_retriever_that_dies_or_raves_is_a_fault_and_never_a_zero(
 ) -> None:
     questions = str(jsonl(tmp_path / "q.jsonl", [{"question": "Which lime?", "answer": "green"}]))
     async with serving(body) as (url, _):
-        env = SearchQA(retriever_url=url, questions=questions)
+        env = SearchQA(corpus=Corpus(questions, retriever_url=url))
         world = adapt(env)
         await world.reset(REMOTE)
         with pytest.raises(InfrastructureFault, match=words_of_error):
@@ -424,16 +427,18 @@ async def test_state_keys_know_what_was_found() -> None:
     ("options", "words_of_error"),
     [
         ({"hops": 4}, "hops is 4"),
-        ({"reward": "rouge"}, "em, f1"),
+        ({"reward": "rouge"}, "must be one of 'em' or 'f1'"),
         ({"topk": 0}, "topk 0"),
-        ({"index": "x"}, "need an index or a retriever"),
-        ({"index": "x", "retriever_url": "http://y", "questions": "z"}, "one of them answers"),
-        ({"questions": "z"}, "Leave all out"),
+        ({"cuts": {"snippet": 0}}, "snippet 0"),
+        ({"corpus": {"index": "x"}}, "needs a value for 'corpus.questions'"),
+        ({"corpus": {"questions": "z"}}, "one of them answers"),
+        ({"corpus": {"questions": "z", "index": "x", "retriever_url": "http://y"}}, "one of them answers"),
+        ({"corpus": {"questions": "z", "indx": "x"}}, "Did you mean 'index'"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], words_of_error: str) -> None:
     with pytest.raises(ConfigError, match=words_of_error):
-        SearchQA(**options)
+        load_host().create("environments", "search_qa", options)
 
 
 @pytest.mark.parametrize("options", [{"hops": 1}, {"hops": 3, "reward": "f1"}])
