@@ -13,8 +13,10 @@ import secrets
 import socket
 import threading
 import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.sandbox.guest import WORKER, Ending, GuestSession, settings
@@ -23,12 +25,14 @@ from agentrl.sandbox.protocol import Abilities, Limits
 
 try:
     import docker
-    from docker.errors import DockerException, ImageNotFound
+    from docker.errors import APIError, DockerException, ImageNotFound
 except ImportError as error:
     raise MissingDependencyError(
         "the sandbox 'docker' needs the package docker, which is not installed. "
         'Run: pip install "agentrl-framework[docker]"'
     ) from error
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 LABEL = "agentrl.sandbox"
@@ -37,6 +41,12 @@ _OWN = 3
 "Processes and threads that are ours: docker's init, and the threads of the worker."
 _FIRST_USER, _USERS = 1 << 20, 1 << 30
 _CHUNK = 1 << 16
+_Ready: TypeAlias = tuple[Any, socket.socket]
+"A container whose worker runs, and the line to it."
+_AT_ONCE = 8
+"Containers that are started or removed at once."
+_NOT_RUNNING = 409
+"What the daemon answers to who kills a container that has ended."
 _ENV = {"HOME": "/tmp", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "LD_LIBRARY_PATH": "/python/lib"}
 
 
@@ -55,9 +65,9 @@ class Docker:
         self._image, self._host, self._idle = image, host, idle
         self._client: Any = None
         self._lock = threading.Lock()
-        self._waiting: dict[Limits, list[tuple[Any, socket.socket]]] = {}
-        self._kept = 0
-        "Containers that wait, or are being made ready to."
+        self._waiting: dict[Limits, list[Future[_Ready | None]]] = {}
+        "Containers that are ready or will be; None for one that could not be started anew."
+        self._behind: ThreadPoolExecutor | None = None
         self._made: set[Any] = set()
         self._end = weakref.finalize(self, _remove_all, self._made)
 
@@ -72,56 +82,68 @@ class Docker:
         return session
 
     async def close(self) -> None:
-        waiting = [pair for pairs in self._waiting.values() for pair in pairs]
+        waiting = [kept for several in self._waiting.values() for kept in several]
         self._waiting.clear()
-        self._kept -= len(waiting)
-        for _, line in waiting:
-            line.close()
-        await asyncio.gather(*(asyncio.to_thread(self._remove, container) for container, _ in waiting))
+        for kept in waiting:
+            with contextlib.suppress(InfrastructureFault):
+                if (ready := await _result(kept)) is not None:
+                    ready[1].close()
+                    self._later(self._remove, ready[0])
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            await asyncio.to_thread(behind.shutdown)
         if not self._made and self._client is not None:
             self._client.close()
             self._client = None
 
     async def _start(self, limits: Limits) -> DockerGuest:
-        waiting = self._waiting.get(limits)
-        if waiting:
-            # The one that has waited longest: its Python is up.
-            container, line = waiting.pop(0)
-            self._kept -= 1
-        else:
-            container, line = await asyncio.to_thread(self._create, limits)
-        return DockerGuest(self, container, limits, line)
+        while True:
+            kept = self._next(limits) or self._later(self._create, limits)
+            try:
+                ready = await _result(kept)
+            except asyncio.CancelledError:
+                self._waiting.setdefault(limits, []).append(kept)
+                raise
+            if ready is not None:
+                return DockerGuest(self, ready[0], limits, ready[1])
+
+    def _next(self, limits: Limits) -> Future[_Ready | None] | None:
+        """One that is ready, the first of them: its Python is up. Else one that will be."""
+        waiting = self._waiting.get(limits, [])
+        for kept in sorted(waiting, key=lambda kept: not kept.done()):
+            waiting.remove(kept)
+            return kept
+        return None
 
     async def take_back(self, container: Any, limits: Limits) -> Ending:
         """Stop it with all that runs in it, and keep or remove it; what had ended it already."""
         return await asyncio.shield(self._take_back(container, limits))
 
     async def _take_back(self, container: Any, limits: Limits) -> Ending:
-        keep = self._kept < self._idle
-        self._kept += keep
-        ending, line = await asyncio.to_thread(self._stop, container, keep)
-        if line is not None:
-            self._waiting.setdefault(limits, []).append((container, line))
+        ending = await asyncio.to_thread(_stop, container)
+        if ending.fault or sum(map(len, self._waiting.values())) >= self._idle:
+            self._later(self._remove, container)
         else:
-            self._kept -= keep
+            self._waiting.setdefault(limits, []).append(self._later(self._begin_anew, container))
         return ending
 
-    def _stop(self, container: Any, keep: bool) -> tuple[Ending, socket.socket | None]:
-        """What had ended it, and the line where it was started anew."""
-        ending = _ending(container)
+    def _later(self, work: Callable[[Any], T], about: Any) -> Future[T]:
+        """Have it done whether or not somebody waits."""
+        if self._behind is None:
+            self._behind = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="agentrl-containers")
+        return self._behind.submit(work, about)
+
+    def _begin_anew(self, container: Any) -> _Ready | None:
         try:
-            if container.status == "running":
-                container.kill()
-            if keep and not ending.fault:
-                container.wait(timeout=10)
-                return ending, _begin(container)
+            container.wait(timeout=10)
+            return container, _begin(container)
         except Exception as error:
             # Whatever is wrong with it: it is not used again.
             _log.warning("a container is removed, not kept: %s", error)
         self._remove(container)
-        return ending, None
+        return None
 
-    def _create(self, limits: Limits) -> tuple[Any, socket.socket]:
+    def _create(self, limits: Limits) -> _Ready | None:
         with self._lock:
             client = self._connect()
         container = None
@@ -233,6 +255,34 @@ class DockerGuest:
             self._line.close()
             self._ending = await self._sandbox.take_back(self._container, self._limits)
         return self._ending
+
+
+async def _result(kept: Future[T]) -> T:
+    """Waited for without owning it: who is cancelled here leaves it as it is, for another, also of another loop."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(_: Future[T]) -> None:
+        # The loop may be closed by now.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(done.set)
+
+    kept.add_done_callback(tell)
+    await done.wait()
+    return kept.result()
+
+
+def _stop(container: Any) -> Ending:
+    """Kill all that runs in it; what had ended it already."""
+    ending = _ending(container)
+    if ending.fault or container.status != "running":
+        return ending
+    try:
+        container.kill()
+    except Exception as error:
+        # A worker ends itself when its line is closed, so it may be gone by now.
+        if not isinstance(error, APIError) or error.status_code != _NOT_RUNNING:
+            return Ending(fault=f"its container cannot be stopped ({error})")
+    return ending
 
 
 def _ending(container: Any) -> Ending:

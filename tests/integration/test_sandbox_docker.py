@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from agentrl.errors import InfrastructureFault
 from agentrl.plugins import load_host
 from agentrl.sandbox import Limits
+from agentrl.sandbox.guest import Ending
 
 LIMITS = Limits(seconds=5.0, memory=96 << 20, files=4 << 20)
 
@@ -26,6 +27,12 @@ def ours(sandbox: Any) -> set[str]:
     return {container.id for container in sandbox._made}
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """What happens while nobody waits; the test's own time ends it."""
+    while not holds():  # noqa: ASYNC110 (nobody tells what it waits for)
+        await asyncio.sleep(0.01)
+
+
 async def test_a_kept_container_begins_anew(sandbox: Any) -> None:
     first = await sandbox.open(LIMITS)
     await first.run("x = 1\nopen('mine', 'w').write('x')\nimport subprocess\nsubprocess.Popen(['sleep', '99'])")
@@ -38,12 +45,53 @@ async def test_a_kept_container_begins_anew(sandbox: Any) -> None:
     await second.close()
 
 
+class Unseen:
+    """A container as it was seen last, which has ended since."""
+
+    status = "running"
+
+    def __init__(self, container: Any) -> None:
+        self.attrs, self.kill = container.attrs, container.kill
+
+    def reload(self) -> None:
+        pass
+
+
+async def test_a_worker_that_has_ended_by_itself_is_no_fault_and_its_container_is_kept(
+    sandbox: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from agentrl.sandbox.docker import _stop
+
+    session = await sandbox.open(LIMITS)
+    (container,) = sandbox._made
+    session.guest._line.close()
+    await asyncio.to_thread(container.wait, timeout=10)
+    assert _stop(Unseen(container)) == Ending()
+    await session.close()
+    again = await sandbox.open(LIMITS)
+    assert sandbox._made == {container} and (await again.run("6 * 7")).stdout == "42\n"
+    await again.close()
+    assert not caplog.records
+
+
+async def test_who_is_cancelled_while_a_container_starts_leaves_it_to_the_next(sandbox: Any) -> None:
+    opening = asyncio.create_task(sandbox.open(LIMITS))
+    await until(lambda: bool(sandbox._made))
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    kept = ours(sandbox)
+    session = await sandbox.open(LIMITS)
+    assert len(kept) == 1 and ours(sandbox) == kept
+    await session.close()
+
+
 async def test_sessions_live_side_by_side_and_leave_no_container(sandbox: Any) -> None:
     sessions = await asyncio.gather(*(sandbox.open(LIMITS) for _ in range(3)))
     told = await asyncio.gather(*(session.run(f"x = {n}\nx") for n, session in enumerate(sessions)))
     assert [ran.stdout for ran in told] == ["0\n", "1\n", "2\n"]
     await asyncio.gather(*(session.close() for session in sessions))
-    assert len(ours(sandbox)) == 1
+    await until(lambda: len(ours(sandbox)) == 1)
     await sandbox.close()
     assert ours(sandbox) == set()
 
@@ -96,7 +144,7 @@ async def test_a_container_that_is_removed_under_a_run_is_a_fault_and_the_next_s
     with pytest.raises(InfrastructureFault, match="a session of the sandbox 'docker' is gone"):
         await run
     await session.close()
-    assert container.id not in ours(sandbox)
+    await until(lambda: container.id not in ours(sandbox))
     again = await sandbox.open(LIMITS)
     assert (await again.run("6 * 7")).stdout == "42\n"
     await again.close()
