@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import openai
@@ -238,6 +239,39 @@ async def test_keys_hosts_sizes_models_and_crowds_are_held_to(tmp_path: Path) ->
         assert huge.status_code == 413
         assert (await client.http.get(f"{client.url}/nowhere")).json()["error"]["code"] is None
         assert (await client.http.get(f"{client.url}/health", headers=right)).json()["open_sessions"] == 1
+
+
+async def test_closing_waits_for_no_client(tmp_path: Path) -> None:
+    """Neither for one that keeps its connection, nor for half a request, nor for an answer that never comes."""
+    asked = asyncio.Event()
+
+    async def never(request: object, named: str) -> NoReturn:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    with ServedFolder(tmp_path / "f", MANIFEST) as kept:
+        desk = Desk(TokenPlayer(Engine(), Calling()), kept, SETTINGS)
+        app = make_app(desk, Gate(), [("GET", "/never", never)])
+        async with listening(app, bind("127.0.0.1", 0, ""), grace=0.01) as url:
+            port = int(url.rpartition(":")[2])
+            head = b" HTTP/1.1\r\nHost: localhost\r\n"
+            clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            for (_, writer), sent in zip(
+                clients,
+                (b"GET /v1/models" + head + b"\r\n", b"GET /v1" + head, b"GET /never" + head + b"\r\n"),
+                strict=True,
+            ):
+                writer.write(sent)
+            assert b"200 OK" in await clients[0][0].readline()
+            await asked.wait()
+        for reader, writer in clients:
+            with contextlib.suppress(ConnectionResetError):
+                assert b"200 OK" not in await reader.read()
+            writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        await desk.close()
 
 
 async def test_an_engine_that_fails_is_told_and_is_no_zero(tmp_path: Path) -> None:
