@@ -48,15 +48,24 @@ class Checked:
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words as options. Raises `ConfigError` for a word without `=` and for a key given twice."""
+    """`key=value` words as options; `key.sub=value` is an entry of a table.
+
+    Raises `ConfigError` for a word without `=` and for a key given twice.
+    """
     values: dict[str, Any] = {}
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.isidentifier():
+        path, equals, value = word.partition("=")
+        *tables, key = path.split(".")
+        if not equals or not all(part.isidentifier() for part in (*tables, key)):
             raise ConfigError(f"{word!r} is no option. Write key=value, such as size=4.")
-        if key in values:
-            raise ConfigError(f"{key} is given twice: {values[key]!r} and {value!r}. Give it once.")
-        values[key] = parse_value(value)
+        place: Any = values
+        for table in tables:
+            place = place.setdefault(table, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{word!r}: {table} is {place!r}, which has no keys.")
+        if key in place:
+            raise ConfigError(f"{path} is given twice: {place[key]!r} and {value!r}. Give it once.")
+        place[key] = parse_value(value)
     return values
 
 

@@ -35,9 +35,11 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "minigrid": {"id": "BabyAI-GoToObj-v0"},
     "reasoning_gym": {"dataset": "chain_sum"},
     "openenv": {
-        "command": [str(Path(sys.executable).with_name("agentrl")), "serve-env", "keydoor", "--port", "{port}"],
+        "start": {
+            "command": [str(Path(sys.executable).with_name("agentrl")), "serve-env", "keydoor", "--port", "{port}"],
+            "keep": 0,
+        },
         "prompt": "Find the key and open the door.",
-        "keep": 0,
     },
     "mcp": {
         "command": [sys.executable, str(_SUPPORT / "clock_server.py")],

@@ -27,6 +27,7 @@ import agentrl
 from agentrl import Action, Env, Task
 from agentrl.agents import oracle_agent, random_agent
 from agentrl.environment import adapt
+from agentrl.options import check_options
 from agentrl.plugins import load_host
 from agentrl.protocols import Environment, HasOracle
 from agentrl.remote.address import address_of
@@ -181,9 +182,10 @@ async def memory(make: Make, line: Line, count: int) -> float:
 async def measure(request: Request, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     factory = load_host().factory("environments", request.name)
+    given = check_options(factory, request.options).values
 
     def make() -> object:
-        return factory(**request.options)
+        return factory(**given)
 
     made = make()
     import_seconds = time.perf_counter() - began

@@ -120,6 +120,9 @@ def test_names_and_options_are_checked(tmp_path):
     with pytest.raises(ConfigError, match="has no key 'size'"):
         environment_factory("first_one", ["size=3"], plugin)
     assert parse_options(["size=3", "kind=big", "walls=true"]) == {"size": 3, "kind": "big", "walls": True}
+    assert parse_options(["a.b=3", "a.c.d=x"]) == {"a": {"b": 3, "c": {"d": "x"}}}
+    with pytest.raises(ConfigError, match="a is 3, which has no keys"):
+        parse_options(["a=3", "a.b=4"])
     with pytest.raises(ConfigError, match="key=value"):
         parse_options(["size"])
     with pytest.raises(ConfigError, match="twice"):

@@ -23,7 +23,6 @@ RECIPE = """
 name = "openenv"
 url = "{url}"
 prompt = "Find the key and open the door."
-test_tasks = 4
 [model]
 name = "tiny"
 hidden = 32

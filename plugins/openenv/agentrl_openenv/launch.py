@@ -21,6 +21,7 @@ from typing import IO
 import httpx
 
 from agentrl import EnvironmentFault
+from agentrl.errors import ConfigError
 
 GRACE_SECONDS = 3.0
 TAIL_LINES = 12
@@ -28,16 +29,31 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """How to start a server."""
+    """How to start a server. Raises `ConfigError`."""
 
-    command: tuple[str, ...]
-    "`{port}` in it stands for a free port of this machine."
-    sessions: int
-    "That one server takes at once."
-    start: float
+    app: str = ""
+    "`package.module:app`, started with uvicorn."
+    command: tuple[str, ...] = ()
+    "Of any other; `{port}` in it stands for a free port of this machine."
+    sessions: int = 1
+    "That one server takes at once; for more, others are started beside it."
+    within: float = 300.0
     "Seconds until it must answer."
-    keep: float
+    keep: float = 300.0
     "Seconds that it waits for its next session before it is ended."
+
+    def __post_init__(self) -> None:
+        if bool(self.app) == bool(self.command):
+            raise ConfigError(f"app is {self.app!r} and command {list(self.command)}; one of them starts the server.")
+        if not any("{port}" in word for word in self.words):
+            raise ConfigError(f"command {list(self.command)} has no {{port}}: it tells the server where to listen.")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command line."""
+        if self.command:
+            return self.command
+        return (sys.executable, "-m", "uvicorn", self.app, "--host", "127.0.0.1", "--port", "{port}")
 
 
 class Server:
@@ -50,7 +66,7 @@ class Server:
         "Nothing went wrong in it: it may serve another episode."
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [word.replace("{port}", str(port)) for word in program.command]
+        self._command = [word.replace("{port}", str(port)) for word in program.words]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with its process)
         keeper = [sys.executable, "-I", str(Path(__file__).with_name("keeper.py")), str(GRACE_SECONDS)]
         self._process = subprocess.Popen(
@@ -77,7 +93,7 @@ class Server:
         await asyncio.shield(self._up)
 
     async def _come_up(self) -> None:
-        until = asyncio.get_running_loop().time() + self.program.start
+        until = asyncio.get_running_loop().time() + self.program.within
         async with httpx.AsyncClient(trust_env=False, verify=False, timeout=2.0) as http:
             while asyncio.get_running_loop().time() < until:
                 if not self.alive:
@@ -86,7 +102,7 @@ class Server:
                     if (await http.get(f"{self.url}/health")).is_success:
                         return
                 await asyncio.sleep(0.05)
-        raise self.fault(f"did not answer GET {self.url}/health within {self.program.start:g} s")
+        raise self.fault(f"did not answer GET {self.url}/health within {self.program.within:g} s")
 
     async def died(self, within: float) -> bool:
         """Whether it is gone, or goes within so many seconds."""

@@ -15,13 +15,14 @@ from typing import Any
 from agentrl import Task
 
 FIRST_TEST_SEED = 1_000_000
+TEST_TASKS = 128
 
 
-def seeds(split: str, tests: int) -> Iterator[Task]:
-    """train: endless. test: `tests` of them."""
+def seeds(split: str) -> Iterator[Task]:
+    """train: endless. test: 128."""
     if split not in ("train", "test"):
         raise ValueError(f"there is no split {split!r}; there are 'train' and 'test'.")
-    for seed in range(FIRST_TEST_SEED, FIRST_TEST_SEED + tests) if split == "test" else count():
+    for seed in range(FIRST_TEST_SEED, FIRST_TEST_SEED + TEST_TASKS) if split == "test" else count():
         yield Task(f"openenv-{split}-{seed}", "openenv", seed, {"reset": {"seed": seed}}, split)
 
 

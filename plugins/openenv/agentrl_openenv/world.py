@@ -7,7 +7,6 @@ fault, never a reward.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +49,29 @@ class _Answer:
     mistake: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is made of a server's answers, and of words without a call."""
+
+    show: tuple[str, ...] = ()
+    "Fields of the observation to show, in this order; all that are not empty if there are none."
+    speech: str = ""
+    "The field of the action that takes what the model says without a call, which else ends the episode."
+    mistakes: tuple[str, ...] = ()
+    "Pieces of the server's error texts that are the model's fault."
+    wins_above: float = 0.0
+    "A return that is a success, where the server gives no scores."
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds to wait."""
+
+    answer: float = 30.0
+    session: float = 300.0
+    "For a free one."
+
+
 class OpenEnvWorld:
     """Implements `agentrl.protocols.Environment`. An episode ends when the server says so, or when the model speaks
     without a call, where the server takes no words."""
@@ -58,58 +80,32 @@ class OpenEnvWorld:
         self,
         *,
         url: str = "",
-        command: list[str] | None = None,
-        app: str = "",
-        sessions: int = 1,
-        keep: float = 300.0,
+        start: Program | None = None,
         prompt: str = "",
         tasks: str = "",
-        test_tasks: int = 128,
-        show: list[str] | None = None,
-        speech: str = "",
-        mistakes: list[str] | None = None,
-        wins_above: float = 0.0,
+        reading: Reading = Reading(),
         max_steps: int = 32,
-        deadline: float = 30.0,
-        patience: float = 300.0,
+        waits: Waits = Waits(),
     ) -> None:
-        """url: of a server that is up. command: starts one here ({port} in it). app: starts one with uvicorn, as
-        package.module:app. sessions: that a server started here takes at once; others are started beside it. keep:
-        seconds that it waits for its next episode. prompt: said before the first observation. tasks: a file of JSON
-        lines in place of seeds. test_tasks: held-out seeds. show: fields of the observation to show. speech: the field
-        of the action that takes what the model says without a call. mistakes: pieces of the server's error texts that
-        are the model's fault. wins_above: a return that is a success, where the server gives no scores. max_steps:
-        decisions an episode. deadline: seconds for one answer. patience: seconds to wait for a free session, or for a
-        server to start.
+        """url: of a server that is up. start: how to start one here. prompt: said before the first observation.
+
+        tasks: a file of JSON lines in place of seeds. max_steps: decisions an episode.
         """
-        if sum(map(bool, (url, command, app))) != 1:
-            raise ValueError(
-                "needs one of url, command and app: the address of a server that is up, or how to start one."
-            )
-        if command and not any("{port}" in word for word in command):
-            raise ValueError(f"command {command} has no {{port}}: the server is told by it where to listen.")
+        if bool(url) == bool(start):
+            raise ValueError("needs one of url and start: the address of a server that is up, or how to start one.")
         if tasks and not Path(tasks).is_file():
             raise ValueError(f"there is no file {tasks}; tasks names a file of JSON lines.")
         self.max_steps = max_steps
-        self.step_deadline = deadline * 4
-        self.reset_deadline = 2 * patience + 3 * deadline
-        if app:
-            command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "{port}"]
-        self._program = Program(tuple(command), sessions, patience, keep) if command else None
-        self._url = url
+        self.step_deadline = waits.answer * 4
+        self.reset_deadline = (start.within if start else 0.0) + waits.session + waits.answer * 3
+        self._url, self._program = url, start
         self._prompt = prompt
         self._path = Path(tasks) if tasks else None
-        self._test_tasks = test_tasks
-        self._show = tuple(show or ())
-        self._speech = speech
-        self._mistakes = tuple(mistakes or ())
-        self._wins_above = wins_above
-        self._deadline = deadline
-        self._patience = patience
+        self._reading, self._waits = reading, waits
         self._play: _Play | None = None
 
     def tasks(self, split: str) -> Iterable[Task]:
-        return lines(self._path, split) if self._path else seeds(split, self._test_tasks)
+        return lines(self._path, split) if self._path else seeds(split)
 
     def tools(self) -> Sequence[ToolSpec]:
         """The server's; none before the first reset, since a server is asked for them."""
@@ -124,11 +120,11 @@ class OpenEnvWorld:
     async def reset(self, task: Task) -> Observation:
         await self.close()
         server = await SERVERS.take(self._program) if self._program else None
-        session = Session(server.url if server else self._url, self._deadline)
+        session = Session(server.url if server else self._url, self._waits.answer)
         play = self._play = _Play(session, Interface("tools"), (), server)
         try:
             play.interface = interface_of(await session.schema(), "act")
-            shown, _, done = await session.reset(task.data.get("reset", {}), self._patience)
+            shown, _, done = await session.reset(task.data.get("reset", {}), self._waits.session)
             if done:
                 raise EnvironmentFault(f"the episode of {task.id} was over before its first action: {dict(shown)}.")
             play.tools = play.interface.tools or listed((await session.step(LIST_TOOLS))[0])
@@ -162,8 +158,8 @@ class OpenEnvWorld:
     async def _called(self, play: _Play, action: Action) -> StepResult:
         """Call by call: a server that knows no decisions counts each of them."""
         calls = action.tool_calls
-        if not calls and self._speech:
-            calls = (ToolCall(play.tools[0].name, {self._speech: action.text}),)
+        if not calls and self._reading.speech:
+            calls = (ToolCall(play.tools[0].name, {self._reading.speech: action.text}),)
         answers: list[_Answer] = []
         for made in calls:
             answers.append(await self._use(play, made, spoken=not action.tool_calls))
@@ -176,7 +172,9 @@ class OpenEnvWorld:
         return StepResult(
             Observation(tuple(message for answer in answers for message in answer.messages)),
             reward,
-            {"success": float(done and play.total > self._wins_above), "return": play.total} if done or cut else {},
+            {"success": float(done and play.total > self._reading.wins_above), "return": play.total}
+            if done or cut
+            else {},
             terminated=done,
             truncated=cut,
             policy_error="; ".join(answer.mistake for answer in answers if answer.mistake),
@@ -195,11 +193,13 @@ class OpenEnvWorld:
         try:
             shown, reward, done = await play.session.step(play.interface.call(made))
         except Refused as refused:
-            if refused.code != "VALIDATION_ERROR" and not any(piece in str(refused) for piece in self._mistakes):
+            if refused.code != "VALIDATION_ERROR" and not any(
+                piece in str(refused) for piece in self._reading.mistakes
+            ):
                 raise
             return told(str(refused), mistake=str(refused))
         if play.interface.kind == "fields":
-            return told(in_words(shown, self._show), reward, done)
+            return told(in_words(shown, self._reading.show), reward, done)
         text, mistake, failed = answer(shown)
         if failed:
             raise play.session.lose(Refused("", failed))
@@ -227,7 +227,7 @@ class OpenEnvWorld:
                 Message(told["role"], told["content"], name=told.get("name", ""), call_id=told.get("call_id", ""))
                 for told in shown.get("messages", ())
             )
-        text = in_words(shown, self._show)[:TEXT_LIMIT]
+        text = in_words(shown, self._reading.show)[:TEXT_LIMIT]
         return (Message("user", text),) if text else ()
 
     def _playing(self) -> _Play:

@@ -19,7 +19,7 @@ LIGHT = Path(__file__).parent / "light_server.py"
 
 
 def program(mark: Path, *more: str, sessions: int = 1, keep: float = 60.0) -> Program:
-    return Program((sys.executable, str(LIGHT), "{port}", str(mark), *more), sessions, 20.0, keep)
+    return Program("", (sys.executable, str(LIGHT), "{port}", str(mark), *more), sessions, 20.0, keep)
 
 
 def marked(mark: Path) -> list[int]:
@@ -73,14 +73,14 @@ async def test_a_server_that_does_not_come_up_says_what_it_printed(tmp_path: Pat
 
 async def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault, match="no-such-program does not start"):
-        await Servers().take(Program(("no-such-program", "{port}"), 1, 20.0, 0.0))
+        await Servers().take(Program(command=("no-such-program", "{port}")))
 
 
 def test_a_driver_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import asyncio, os, signal\n"
         "from agentrl_openenv.launch import Program, Servers\n"
-        f"program = Program({program(tmp_path).command!r}, 1, 20.0, 60.0)\n"
+        f"program = Program(command={program(tmp_path).command!r})\n"
         "asyncio.run(Servers().take(program))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

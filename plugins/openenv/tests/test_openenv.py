@@ -17,15 +17,17 @@ import pytest
 pytest.importorskip("openenv", reason="openenv-core is not installed (pip install 'agentrl-openenv[openenv]')")
 
 from agentrl_openenv.hosting import Hosted
+from agentrl_openenv.launch import Program
 from agentrl_openenv.server import Limits, listen, make_app, running
 from agentrl_openenv.tasks import FIRST_TEST_SEED
-from agentrl_openenv.world import OpenEnvWorld
+from agentrl_openenv.world import OpenEnvWorld, Reading, Waits
 from keydoor.env import KeyDoor
 from openenv.core import GenericEnvClient, MCPToolClient
 
 from agentrl import Action, Env, EnvironmentFault, Task, ToolCall, call, say, tool
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError
+from agentrl.plugins import load_host
 
 Serve = Callable[[Any], AbstractAsyncContextManager[str]]
 
@@ -248,7 +250,7 @@ async def test_a_session_that_nothing_is_asked_of_is_closed() -> None:
 
 async def test_their_guessing_game_is_won_and_its_rewards_are_ours(theirs: ModuleType, serve: Serve) -> None:
     async with serve(theirs.guess_app) as url:
-        world = OpenEnvWorld(url=url, prompt="Guess.", speech="number", mistakes=["not allowed"])
+        world = OpenEnvWorld(url=url, prompt="Guess.", reading=Reading(speech="number", mistakes=("not allowed",)))
         task = Task("t", "openenv", 7, {"reset": {"seed": 7}})
         begun = await world.reset(task)
         assert begun.messages[0].content == f"Guess.\n\nhint: a number from 0 to {theirs.TOP}\ntries: 0"
@@ -279,7 +281,7 @@ async def test_their_guessing_game_is_won_and_its_rewards_are_ours(theirs: Modul
 
 async def test_silence_loses_and_what_a_server_raises_is_a_fault(theirs: ModuleType, serve: Serve) -> None:
     async with serve(theirs.guess_app) as url:
-        world = OpenEnvWorld(url=url, deadline=1.0)
+        world = OpenEnvWorld(url=url, waits=Waits(answer=1.0))
         task = next(iter(world.tasks("train")))
         await world.reset(task)
         silent = await world.step(say(""))
@@ -320,7 +322,7 @@ async def test_a_full_server_is_waited_for_and_named_when_it_stays_full(theirs: 
         for world in worlds[:2]:
             await world.reset(task)
         late = asyncio.create_task(worlds[2].reset(task))
-        hopeless = OpenEnvWorld(url=url, patience=0.3)
+        hopeless = OpenEnvWorld(url=url, waits=Waits(session=0.3))
         with pytest.raises(EnvironmentFault, match=r"no session was free within 0.3 s .* fewer episodes at once"):
             await hopeless.reset(task)
         assert not late.done()
@@ -331,7 +333,7 @@ async def test_a_full_server_is_waited_for_and_named_when_it_stays_full(theirs: 
 
 
 async def test_a_server_that_is_not_there_is_a_fault_with_its_address() -> None:
-    world = OpenEnvWorld(url="http://127.0.0.1:9", deadline=2.0)
+    world = OpenEnvWorld(url="http://127.0.0.1:9", waits=Waits(answer=2.0))
     with pytest.raises(EnvironmentFault, match=r"http://127\.0\.0\.1:9 is no OpenEnv server"):
         await world.reset(next(iter(world.tasks("train"))))
     await world.close()
@@ -340,7 +342,7 @@ async def test_a_server_that_is_not_there_is_a_fault_with_its_address() -> None:
 async def test_a_server_started_here_that_dies_in_a_call_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one test that starts openenv-core's server as its author would."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    world = OpenEnvWorld(app="their_servers:guess_app")
+    world = OpenEnvWorld(start=Program("their_servers:guess_app"))
     task = next(iter(world.tasks("train")))
     try:
         await world.reset(task)
@@ -356,12 +358,14 @@ async def test_a_server_started_here_that_dies_in_a_call_says_how(monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "one of url, command and app"),
-        ({"url": "http://127.0.0.1:1", "app": "a:b"}, "one of url, command and app"),
-        ({"command": ["python", "-m", "server"]}, r"no \{port\}"),
+        ({}, "one of url and start"),
+        ({"url": "http://127.0.0.1:1", "start": {"app": "a:b"}}, "one of url and start"),
+        ({"start": {"app": "a:b", "command": ["server", "{port}"]}}, "one of them starts the server"),
+        ({"start": {"command": ["python", "-m", "server"]}}, r"no \{port\}"),
+        ({"start": {"ap": "a:b"}}, r"Did you mean 'app'\?"),
         ({"url": "http://127.0.0.1:1", "tasks": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
     ],
 )
 def test_bad_options_are_refused_in_words(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        OpenEnvWorld(**options)
+    with pytest.raises(ConfigError, match=words):
+        load_host().create("environments", "openenv", options)
