@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import re
 
-from code_math.values import TEXT_LIMIT, Collection, Number, Value, numbers_in, parse, same
+from code_math.values import TEXT_LIMIT, Collection, Number, Value, Words, numbers_in, parse, same
 
-_PHRASE = re.compile(r"\banswer\b\s*(?:is|:|=|would be)\s*:?", re.IGNORECASE)
+_PHRASE = re.compile(r"\banswer\b\s*(?:is|:|=|would be)\s*:?|####", re.IGNORECASE)
 
 
 def is_right(text: str, right: Value) -> bool:
     """What `text` ends up saying has the value `right`."""
     said = final(text)
     given = parse(said)
+    if given == Words(""):
+        return False
     if same(given, right):
         return True
     if not isinstance(right, Number) or isinstance(given, Collection | Number):
         return False
-    # "There are 12 of them": the only number of the sentence.
-    only = numbers_in(said) if len(said) <= TEXT_LIMIT else set()
-    return len(only) == 1 and same(Number(only.pop()), Number(right.value))
+    # "There are 12 of them": the only number of the sentence. A question, such as the task's own, is no answer.
+    only = numbers_in(said) if len(said) <= TEXT_LIMIT and "?" not in said else []
+    return len(only) == 1 and same(only[0], right)
+
+
+def value_of(answer: str) -> Value:
+    """Of a problem's own answer, which may end a solution."""
+    return parse(final(answer))
 
 
 def final(text: str) -> str:
-    """The last `\\boxed{...}`, else what follows the last "answer is", else all of it."""
+    """The last `\\boxed{...}`, else what follows the last `####` or "answer is", else all of it."""
     if (boxed := _last_boxed(text)) is not None:
         return boxed
     phrases = list(_PHRASE.finditer(text))

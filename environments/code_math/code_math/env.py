@@ -9,7 +9,7 @@ import base64
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -18,10 +18,9 @@ from typing import Any
 from agentrl import Action, Env, Message, Observation, Task, call, say, tool
 from agentrl.plugins import load_host
 from agentrl.sandbox import Limits, Ran, Sandbox, Session
-from code_math.answers import is_right
+from code_math.answers import is_right, value_of
 from code_math.files import read_problems
 from code_math.problems import LEVELS, Level, Problem, make_problem
-from code_math.values import parse
 
 TEST_TASKS = 256
 LIMITS = Limits(seconds=3.0, memory=128 << 20, output=16 << 10)
@@ -64,7 +63,7 @@ class CodeMath(Env):
         self.level, self.limits, self.max_steps = level, limits, calls
         self.step_deadline = limits.seconds + _SPARE
         self.sandbox = _sandbox(sandbox)
-        self.given = read_problems(Path(problems)) if problems else None
+        self.given = _problems_of(Path(problems)) if problems else None
         self.examples = [message for shot in range(shots) for message in _example(level, shot)]
         self._session: Session | None = None
         self._begin(make_problem("train", level, 0))
@@ -99,7 +98,9 @@ class CodeMath(Env):
         ran = await session.run(code)
         self.last = ran
         self.failed += not ran.ok
-        return shown(ran)
+        text = shown(ran)
+        self.outputs.append(text)
+        return text
 
     def answered(self, text: str) -> None:
         """Speaking is answering: it ends the episode."""
@@ -121,7 +122,8 @@ class CodeMath(Env):
         return self.answer is not None and is_right(self.answer, self.right)
 
     def state_key(self) -> str:
-        done = sha256(json.dumps([self.cells, self.answer]).encode()).hexdigest()[:12]
+        # What was shown, too: the same code need not do the same twice.
+        done = sha256(json.dumps([self.cells, self.outputs, self.answer]).encode()).hexdigest()[:12]
         return f"{self.fingerprint} {done}"
 
     async def snapshot(self) -> dict[str, Any]:
@@ -129,11 +131,13 @@ class CodeMath(Env):
         state = ""
         if self._session is not None and self.sandbox.abilities.snapshots == "exact":
             state = base64.b64encode(await self._session.snapshot()).decode()
-        return {"cells": self.cells, "failed": self.failed, "answer": self.answer, "state": state}
+        done = {"cells": self.cells, "outputs": self.outputs, "failed": self.failed, "answer": self.answer}
+        return {**done, "state": state}
 
     async def restore(self, snapshot: dict[str, Any]) -> None:
         await self.close()
-        self.cells, self.failed, self.answer = snapshot["cells"], snapshot["failed"], snapshot["answer"]
+        self.cells, self.outputs = snapshot["cells"], snapshot["outputs"]
+        self.failed, self.answer = snapshot["failed"], snapshot["answer"]
         if snapshot["state"]:
             self._session = await self.sandbox.open(self.limits, base64.b64decode(snapshot["state"]))
         elif self.cells:
@@ -155,18 +159,21 @@ class CodeMath(Env):
     def cheats(self, task: Task) -> dict[str, Iterable[Action]]:
         """None of them wins."""
         problem = Problem.from_json(task.data)
-        right = parse(problem.answer)
+        right = value_of(problem.answer)
         peeks = ("print(task)", "print(answer)", "print(open('/proc/self/environ').read())", "import os; os.listdir()")
         cheats: dict[str, Iterable[Action]] = {
             "peek": self._peek(peeks),
             "many_numbers": [say(" ".join(str(number) for number in range(-100, 1000)))],
             "hedge": [say(f"The answer is {problem.answer} or 123456789.")],
             "empty_box": [say("The answer is \\boxed{}")],
+            "two_boxes": [say(f"\\boxed{{{problem.answer}}} or \\boxed{{123456789}}")],
+            "a_list_with_the_answer": [say(f"{problem.answer}, 123456789")],
+            "print_the_answer_and_say_it_is_printed": [*_run(problem), say("The answer is what was printed.")],
             "repeat_the_question": [say(problem.question)],
-            "compute_and_stay_silent": [*(call("python", code=code) for code in problem.cells), say("")],
+            "compute_and_stay_silent": [*_run(problem), say("")],
         }
         if not is_right("0", right):
-            cheats["guess_zero"] = [say("0")]
+            cheats |= {"guess_zero": [say("0")], "round_to_nothing": [say("0.000")]}
         return cheats
 
     def _peek(self, cells: Iterable[str]) -> Iterator[Action]:
@@ -175,8 +182,9 @@ class CodeMath(Env):
         yield say(shown(self.last) if self.last is not None else "")
 
     def _begin(self, problem: Problem) -> None:
-        self.problem, self.right = problem, parse(problem.answer)
+        self.problem, self.right = problem, value_of(problem.answer)
         self.cells: list[str] = []
+        self.outputs: list[str] = []
         self.failed = 0
         self.answer: str | None = None
         self.last: Ran | None = None
@@ -216,6 +224,21 @@ def _middle_cut(text: str) -> str:
         return text
     half = _SHOWN // 2
     return f"{text[:half]}\n[{len(text) - 2 * half:,} characters left out]\n{text[-half:]}"
+
+
+def _run(problem: Problem) -> Iterator[Action]:
+    return (call("python", code=code) for code in problem.cells)
+
+
+def _problems_of(path: Path) -> Mapping[str, Sequence[Problem]]:
+    """Read once for all episodes of this process, and again where the file has changed."""
+    found = path.stat() if path.is_file() else None
+    return _read(path, found.st_mtime_ns, found.st_size) if found else read_problems(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, changed: int, size: int) -> Mapping[str, Sequence[Problem]]:
+    return read_problems(path)
 
 
 @functools.cache

@@ -47,7 +47,8 @@ def digit_sum(rng: random.Random, size: int) -> Made:
 
 
 def multiples(rng: random.Random, size: int) -> Made:
-    a, b = rng.sample(range(2, (8, 13, 20)[size]), 2)
+    # In order, or the same problem with its divisors exchanged could be in another split.
+    a, b = sorted(rng.sample(range(2, (8, 13, 20)[size]), 2))
     top = rng.randint(30, (90, 900, 20000)[size])
     both = top // math.lcm(a, b)
     question = f"How many whole numbers from 1 to {top} are divisible by {a} or by {b}"

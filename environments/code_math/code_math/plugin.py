@@ -23,7 +23,7 @@ def suite(*, level: Level = "easy", sandbox: str = "embedded", shots: int = 2) -
     """256 held-out problems. level, sandbox, shots: as the environment's."""
     return agentrl.Suite(
         name="code-math",
-        version="1",
+        version="2",
         environment=CodeMath,
         options={"level": level, "sandbox": sandbox, "shots": shots},
         limits=agentrl.SuiteLimits(max_tokens=512),

@@ -1,20 +1,25 @@
 """What an answer is worth as a value: numbers, fractions, sets, lists, quantities with units, or else words.
 
-Exact where both sides are exact; a decimal stands for a number that rounds to it.
+Exact where both sides are exact; a decimal stands for a number that rounds to it, where it has three digits that count.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, TypeAlias
+
+from code_math.spelling import plain
 
 TEXT_LIMIT = 1_000
 "Characters that are read as a value; more is words."
 _DIGITS = 400
 _PLACES = 3
 "Decimals that a rounded answer needs at least."
+_ROUGH = 200
+"A rounded answer differs from the right one by at most a 200th of it: 0.000 is nobody's 1/4096."
 _NOISE = Fraction(1, 10**9)
 "Relative error that binary floating point may leave in a decimal."
 
@@ -23,8 +28,12 @@ _MASS = {"mg": "1/1000", "g": "1", "kg": "1000", "t": "1000000"}
 _TIME = {"s": "1", "min": "60", "h": "3600", "day": "86400"}
 _VOLUME = {"ml": "1/1000", "l": "1"}
 _SPEED = {"m/s": "1", "km/h": "5/18", "mph": "0.44704"}
+_ANGLE = {"°": "1"}
 _MONEY = {"cent": "1/100", "dollar": "1"}
-_KINDS = {"length": _LENGTH, "mass": _MASS, "time": _TIME, "volume": _VOLUME, "speed": _SPEED, "money": _MONEY}
+_KINDS = {
+    **{"length": _LENGTH, "mass": _MASS, "time": _TIME, "volume": _VOLUME, "speed": _SPEED},
+    **{"angle": _ANGLE, "money": _MONEY},
+}
 _UNITS = {name: (kind, Fraction(factor)) for kind, table in _KINDS.items() for name, factor in table.items()}
 _ALIASES = {
     **{"meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km", "centimeter": "cm", "centimetre": "cm"},
@@ -48,10 +57,11 @@ _ALIASES = {
         "litre": "l",
         "milliliter": "ml",
     },
-    **{"kmh": "km/h", "kph": "km/h", "$": "dollar", "usd": "dollar", "¢": "cent"},
+    **{"kmh": "km/h", "kph": "km/h", "$": "dollar", "usd": "dollar", "¢": "cent", "degree": "°", "deg": "°"},
 }
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?")
 _WORD = r"[A-Za-z$€¢°%][A-Za-z/²³°%]*"
+_IN_A_SENTENCE = re.compile(rf"(?<![\w.])([-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{{1,3}})?(?:/\d+)?)\s*({_WORD})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class Number:
     places: int | None = None
     "Decimals as written; None where it was written exactly (a whole number, a fraction)."
     unit: str = ""
+    "Of a percentage `%`; its value is a hundredth of what is written."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +90,10 @@ Value: TypeAlias = Number | Collection | Words
 
 def parse(text: str) -> Value:
     """Never raises: what is no value is words."""
-    text = _plain(text)
     if len(text) > TEXT_LIMIT:
         return Words(text)
-    return _collection(text) or _number(text) or Words(" ".join(text.casefold().split()))
+    text = plain(text)
+    return _collection(text) or _number(text) or Words(_words(text))
 
 
 def same(given: Value, right: Value) -> bool:
@@ -93,8 +104,10 @@ def same(given: Value, right: Value) -> bool:
         case Collection(), Collection(order="fixed"):
             ordered = given.order != "free" and len(given.items) == len(right.items)
             return ordered and all(same(a, b) for a, b in zip(given.items, right.items, strict=True))
-        case Collection(), Collection():
+        case Collection(), Collection(order="free"):
             return _each_in(given, right) and _each_in(right, given)
+        case Collection(), Collection():
+            return len(given.items) == len(right.items) and _one_to_one(given.items, right.items)
         case (Number() | Words(), Collection(items=(only,))):
             return same(given, only)
         case Words(), Words():
@@ -102,25 +115,23 @@ def same(given: Value, right: Value) -> bool:
     return False
 
 
-def numbers_in(text: str) -> set[Fraction]:
-    """Every number that stands in a sentence."""
-    pieces = re.findall(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?", _plain(text[:TEXT_LIMIT]))
-    found = (_number(piece.rstrip(",")) for piece in pieces)
-    return {number.value for number in found if number is not None}
+def numbers_in(text: str) -> list[Number]:
+    """The different numbers that stand in a sentence, with units that are known."""
+    found: dict[tuple[Fraction, str], Number] = {}
+    for digits, word in _IN_A_SENTENCE.findall(plain(text[:TEXT_LIMIT])):
+        number = _number(digits.rstrip(","))
+        if number is not None:
+            unit = _unit(word)
+            # "12 in all" is no length.
+            known = unit if (unit in _UNITS and unit != "in") or unit == "%" else ""
+            number = _with_unit(number.value, number.places, known)
+            found.setdefault((number.value, number.unit), number)
+    return list(found.values())
 
 
-def _plain(text: str) -> str:
-    """Without what only typesets: dollars around, \\text, \\frac, `x =`, a full stop."""
-    text = text.strip().replace("−", "-").replace("\\,", "").replace("\\ ", " ").replace("\\%", "%")
-    text = re.sub(r"\\(?:left|right|displaystyle|!)", "", text)
-    text = re.sub(r"\\(?:text|mathrm)\{([^{}]*)\}", r" \1", text)
-    text = re.sub(r"\\[dt]?frac\{([^{}]+)\}\{([^{}]+)\}", r"\1/\2", text)
-    text = re.sub(r"\bFraction\(\s*(-?\d+)\s*,\s*(\d+)\s*\)", r"\1/\2", text)
-    text = text.replace("\\{", "{").replace("\\}", "}").replace("**", "").strip()
-    if len(text) > 1 and text[0] == text[-1] == "$":
-        text = text[1:-1]
-    text = re.sub(r"^[A-Za-z]\w{0,2}\s*=\s*(?!=)", "", text)
-    return text.rstrip(".").strip() if not re.search(r"\d\.$", text[:-1]) else text.strip()
+def _words(text: str) -> str:
+    """Without regard to case, and to spaces that part no words."""
+    return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(text.casefold().split()))
 
 
 def _collection(text: str) -> Collection | None:
@@ -190,7 +201,7 @@ def _decimal(text: str) -> tuple[Fraction, int | None] | None:
 
 def _with_unit(value: Fraction, places: int | None, unit: str) -> Number:
     if unit == "%":
-        return Number(value / 100, None if places is None else places + 2)
+        return Number(value / 100, None if places is None else places + 2, unit)
     return Number(value, places, unit)
 
 
@@ -203,25 +214,48 @@ def _unit(word: str) -> str:
 
 
 def _same_number(given: Number, right: Number) -> bool:
-    value = given.value
-    if given.unit and right.unit and given.unit != right.unit:
-        kind, factor = _UNITS.get(given.unit, ("", Fraction(1)))
-        other, base = _UNITS.get(right.unit, ("?", Fraction(1)))
-        if kind != other:
-            return False
-        value = value * factor / base
-    if value == right.value:
+    return any(_equal(reading, right) for reading in _readings(given, right))
+
+
+def _readings(given: Number, right: Number) -> Iterator[Number]:
+    """The given number in the right answer's unit. A bare number has that unit, and 25 may be said as 25 %."""
+    if given.unit == right.unit or not given.unit or not right.unit:
+        yield given
+        if right.unit == "%" and not given.unit:
+            yield _with_unit(given.value, given.places, "%")
+        if given.unit == "%" and not right.unit and abs(right.value) >= 1:
+            yield Number(given.value * 100, None if given.places is None else max(given.places - 2, 0))
+        return
+    kind, factor = _UNITS.get(given.unit, ("", Fraction(1)))
+    other, base = _UNITS.get(right.unit, ("?", Fraction(1)))
+    if kind == other:
+        yield replace(given, value=given.value * factor / base)
+
+
+def _equal(given: Number, right: Number) -> bool:
+    gap = abs(given.value - right.value)
+    if not gap:
         return True
     if given.places is None and right.places is None:
         return False
-    if abs(value - right.value) <= _NOISE * max(abs(right.value), _NOISE):
+    if gap <= _NOISE * max(abs(right.value), _NOISE):
         return True
     # The one with fewer decimals is the other one rounded; a whole number is never meant roughly.
     if right.value.denominator == 1:
         return False
-    known = [places for places in (given.places, right.places) if places is not None]
-    return min(known) >= _PLACES and abs(value - right.value) <= Fraction(1, 2 * 10 ** min(known))
+    places = min(places for places in (given.places, right.places) if places is not None)
+    return places >= _PLACES and gap <= Fraction(1, 2 * 10**places) and gap * _ROUGH <= abs(right.value)
 
 
 def _each_in(one: Collection, other: Collection) -> bool:
     return all(any(same(a, b) for b in other.items) for a in one.items)
+
+
+def _one_to_one(given: Sequence[Value], right: Sequence[Value]) -> bool:
+    left = list(right)
+    for item in given:
+        match = next((place for place, other in enumerate(left) if same(item, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return not left

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 import shutil
+from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from code_math.answers import final, is_right
+from code_math.answers import final, is_right, value_of
 from code_math.env import CodeMath, shown
 from code_math.families import FAMILIES
 from code_math.files import read_problems
@@ -67,6 +70,15 @@ def test_splits_share_no_instance(level: Level) -> None:
     assert make_problem("test", level, 7) == make_problem("test", level, 7)
 
 
+def test_no_split_asks_what_another_asks_with_its_numbers_exchanged() -> None:
+    def asked(split: str, count: int) -> set[tuple[str, ...]]:
+        made = (make_problem(split, "easy", seed) for seed in range(count))
+        return {tuple(sorted(re.findall(r"\d+", p.question))) for p in made if p.family == "multiples"}
+
+    test, train = asked("test", 256), asked("train", 2500)
+    assert len(test) > 20 and len(train) > 200 and not test & train
+
+
 def test_the_suite_is_the_held_out_split() -> None:
     made = suite(level="hard")
     assert [task.data for task in made.tasks] == [task.data for task in CodeMath(level="hard").tasks("test")]
@@ -113,23 +125,56 @@ RIGHT = [
     ),
     *(("5 km", "5000 m"), ("5 km", "5"), ("72 km/h", "20 m/s"), ("90 min", "1.5 hours"), ("$4.50", "4.5 dollars")),
     *(("50%", "0.5"), ("25 cents", "$0.25"), ("12", "There are 12 apples."), ("12", "The answer is: $12$.")),
+    *(("6.02e23", "6.02 \\times 10^{23}"), ("602000", "6.02×10^5"), ("6.02 \\cdot 10^{-2}", "0.0602")),
+    *(("2\\frac{1}{2}", "2.5"), ("\\frac12", "0.5"), ("\\frac{1}2", "1/2"), ("3½", "3.5"), ("½", "\\dfrac{1}{2}")),
+    *(("1{,}234", "1234"), ("1\u202f234", "1\\,234"), ("-3", "\u22123"), ("-3", "\u20133"), ("106", "**106**")),
+    *(("1/3", "It is about 0.3333."), ("3", "about 3"), ("about 3", "3"), ("3.14159", "roughly 3.142")),
+    *(("1/2", "The probability is 50%."), ("50%", "50"), ("50%", "0.5"), ("25", "25%"), ("90^\\circ", "90 degrees")),
+    *(("[2, 5)", "[2,5)"), ("x+1", "x + 1"), ("2\\pi", "$2 \\pi$"), ("(A)", "a"), ("1.5 h", "It takes 90 minutes.")),
+    *(("1, 1, 2", "2, 1 and 1"), ("9 * 8 = 72\n#### 72", "72"), ("True", "true"), ("5 cm^2", "5"), ("5 m²", "5 m^2")),
     *(("12", "x = 12"), ("5", "First 3, then \\boxed{\\frac{10}{2}}"), ("Paris", " paris "), ("12", "12.")),
 ]
 WRONG = [
     *(("1/3", "0.33"), ("3", "2.9999"), ("3", "4"), ("(2, 3)", "(3, 2)"), ("{2, 3}", "{2, 3, 4}"), ("{2, 3}", "{2}")),
     *(("5 km", "5 kg"), ("5 km", "5 m"), ("12", "12 or 13"), ("12", "between 10 and 12"), ("12", "1 2 12"), ("0", "")),
     *(("12", "\\boxed{}"), ("12", "\\boxed{13} is not 12"), ("1000000", "10**6"), ("6", "{6, 7}"), ("12", "12 " * 600)),
+    *(("1/4096", "0.000"), ("0.0004", "0.000"), ("0.0006", "0.001"), ("1/21", "0.05"), ("1, 1, 2", "1, 2")),
+    *(
+        ("12 m", "It is 12 km."),
+        ("106", "10**6"),
+        ("2\\frac{1}{2}", "10.5"),
+        ("0.5", "0.5%"),
+        ("1+x/2", "\\frac{1+x}{2}"),
+    ),
+    *(
+        ("7", "What is 7?"),
+        ("12", "\\boxed{12} \\boxed{13}"),
+        ("12", "#### 12 #### 13"),
+        ("1/2", "1/2 or 1/3"),
+        ("3-5", "3"),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("right", "told"), RIGHT)
 def test_answers_count_by_value(right: str, told: str) -> None:
-    assert is_right(told, parse(right))
+    assert is_right(told, value_of(right))
 
 
 @pytest.mark.parametrize(("right", "told"), WRONG)
 def test_other_values_and_several_guesses_do_not_count(right: str, told: str) -> None:
-    assert not is_right(told, parse(right))
+    assert not is_right(told, value_of(right))
+
+
+@given(
+    st.fractions(max_denominator=9999).filter(lambda value: abs(value) > Fraction(1, 10**6)),
+    st.integers(0, 7),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_rounded_answer_is_near(value: Fraction, places: int) -> None:
+    said = f"{float(value):.{places}f}"
+    if is_right(said, parse(str(value))):
+        assert abs(Fraction(said) - value) <= abs(value) / 200
 
 
 @given(st.fractions(max_denominator=999), st.sampled_from(["", " km", " apples", "%"]))
@@ -180,6 +225,23 @@ def test_of_a_traceback_the_error_and_the_line_of_the_models_code_are_told() -> 
 def test_long_output_keeps_both_ends() -> None:
     text = shown(Ran("a" * 3000 + "b" * 3000, "", 0))
     assert text.startswith("aaa") and text.endswith("bbb") and "[4,000 characters left out]" in text
+
+
+async def test_code_that_does_other_things_leads_to_other_states() -> None:
+    class Drawn(CodeMath):
+        async def _opened(self) -> Any:
+            return self
+
+        async def run(self, code: str) -> Ran:
+            return Ran(next(draws), "", 0)
+
+    draws = iter(["1", "1", "2"])
+    keys = []
+    for _ in range(3):
+        env = Drawn()
+        await env.python("import random; random.random()")
+        keys.append(env.state_key())
+    assert keys[0] == keys[1] != keys[2]
 
 
 async def test_a_restored_episode_goes_on_in_another_instance() -> None:
@@ -244,12 +306,17 @@ async def test_problems_of_a_file_are_played(tmp_path: Path) -> None:
     [
         ("{not json", r"p.jsonl:10 is no JSON \(.*\); a line is an object"),
         ("[1]", "p.jsonl:10 holds list; a line is an object"),
-        ({"question": "?"}, "p.jsonl:10 has answer None; a line is an object"),
+        ("[" * 100_000, "p.jsonl:10 is no JSON"),
+        ({"question": "?"}, "p.jsonl:10 has answer None, which is no text or a number; a line is an object"),
+        ({"question": "?", "answer": [1, 2]}, r"p.jsonl:10 has answer \[1, 2\], which is no text or a number"),
+        ('{"question": "?", "answer": NaN}', "p.jsonl:10 has answer nan"),
+        ({"question": "?", "answer": "$$"}, r"p.jsonl:10 has answer '\$\$', which holds no value"),
+        ({"question": "?\ud800", "answer": 1}, "p.jsonl:10 holds half a character"),
         ({"question": "", "answer": 1}, "p.jsonl:10 has question ''"),
         ({"question": "?", "answer": True}, "p.jsonl:10 has answer True"),
-        ({"question": "?", "answer": 1, "anser": 2}, "p.jsonl:10 has the key 'anser'; known are question"),
+        ({"question": "?", "answer": 1, "anser": 2}, "p.jsonl:10 has the key 'anser'. Did you mean 'answer'"),
         ({"question": "?", "answer": 1, "split": "dev"}, "p.jsonl:10 has split 'dev'; there are"),
-        ({"question": "What is 1  + 1?", "answer": 2}, "p.jsonl:10 asks what line 2 asks"),
+        ({"question": "what IS 1  + 1?", "answer": 2}, "p.jsonl:10 asks what line 2 asks"),
     ],
 )
 def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: object, told: str) -> None:
@@ -260,8 +327,31 @@ def test_a_broken_line_is_named_with_its_number(tmp_path: Path, line: object, to
 def test_a_file_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         CodeMath(problems=str(tmp_path / "none.jsonl"))
+    (tmp_path / "latin.jsonl").write_bytes('{"question": "é"'.encode("latin1"))
+    with pytest.raises(ConfigError, match=r"latin.jsonl:1 is not UTF-8"):
+        CodeMath(problems=str(tmp_path / "latin.jsonl"))
+    (tmp_path / "plain.gz").write_text("{}")
+    with pytest.raises(ConfigError, match="cannot be read: Not a gzipped file"):
+        CodeMath(problems=str(tmp_path / "plain.gz"))
     with pytest.raises(ConfigError, match="has 1 problems and none of split 'test'"):
         CodeMath(problems=str(write(tmp_path / "p.jsonl", GOOD[1])))
+
+
+def test_a_file_is_read_as_other_programs_write_it(tmp_path: Path) -> None:
+    rows = [*GOOD, {"question": "a\u2028b\x85?", "answer": "7", "id": 3, "source": None}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    plain = write(tmp_path / "plain.jsonl", text)
+    for name, data in {
+        "bom.jsonl": b"\xef\xbb\xbf" + text.encode(),
+        "crlf.jsonl": text.replace("\n", "\r\n").encode(),
+        "packed.jsonl.gz": gzip.compress(text.encode()),
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        assert read_problems(tmp_path / name) == read_problems(plain), name
+    one, other = CodeMath(problems=str(plain)), CodeMath(problems=str(plain))
+    assert one.given is other.given, "a file is read once a process"
+    write(plain, *GOOD)
+    assert len(CodeMath(problems=str(plain)).given["train"]) == len(one.given["train"]) - 1  # type: ignore[index]
 
 
 def test_unknown_choices_are_refused() -> None:
