@@ -1,7 +1,10 @@
-"""Writing a file whole: a reader, or a run after a kill, sees the old one or the new one and never half of either."""
+"""Writing a file whole: a reader, or a run after a kill or a power cut, sees the old one or the new one and never half
+of either.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from agentrl.errors import StoreError
@@ -12,7 +15,10 @@ def write_whole(path: Path, data: bytes) -> None:
     aside = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be saved: {error}. Free space or choose another place.") from error

@@ -5,12 +5,20 @@ An outcome is read off the record alone, so that it is the same wherever it is a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
+from agentrl.errors import did_you_mean
 from agentrl.types import Status, Step, Trajectory
 
 UNKNOWN_TOOL = "no tool is called"
 "How the words begin in which a model is told that it called a tool that is not there."
+
+
+def unknown_tool(name: str, known: Iterable[str]) -> str:
+    """What the model is told of a call of `name`."""
+    known = list(known)
+    return f"{UNKNOWN_TOOL} {name!r}.{did_you_mean(name, known)} Tools: {', '.join(known) or 'none'}."
 
 
 class Outcome(StrEnum):

@@ -34,6 +34,17 @@ def dump(table: Mapping[str, Any]) -> str:
     return "\n".join(_lines(table, ())) + "\n"
 
 
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Tables within tables as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     lines = [f"{_key(k)} = {quoted(v)}" for k, v in table.items() if v is not None and not _is_section(v, path)]
     for name, value in table.items():

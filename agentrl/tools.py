@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agentrl.errors import PluginError, PolicyError, did_you_mean
-from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl.errors import PluginError, PolicyError
+from agentrl.outcomes import unknown_tool
 from agentrl.types import JSON, ToolSpec
 
 if typing.TYPE_CHECKING:
@@ -108,8 +108,7 @@ def tools_of(owner: type) -> dict[str, Tool]:
 def find_tool(tools: Mapping[str, Tool], name: str) -> Tool:
     """Raises `ToolError` in words for the model."""
     if name not in tools:
-        known = ", ".join(tools) or "none"
-        raise ToolError(f"{UNKNOWN_TOOL} {name!r}.{did_you_mean(name, tools)} Tools: {known}.")
+        raise ToolError(unknown_tool(name, tools))
     return tools[name]
 
 

@@ -79,6 +79,11 @@ class ToolSpec:
     parameters: Mapping[str, JSON]
     "JSON schema of an object."
 
+    def as_function(self) -> dict[str, JSON]:
+        """In the form that chat APIs and chat templates take."""
+        told = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": told}
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:

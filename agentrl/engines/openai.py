@@ -92,17 +92,7 @@ class OpenAIEngine:
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if tools:
-            body["tools"] = [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": tool.name,
-                        "description": tool.description,
-                        "parameters": dict(tool.parameters),
-                    },
-                }
-                for tool in tools
-            ]
+            body["tools"] = [tool.as_function() for tool in tools]
         await self._open.wait()
         self._running += 1
         try:

@@ -5,10 +5,9 @@ The words are those that were exchanged: nothing is rendered and nothing is made
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from agentrl.types import Message, ToolSpec, Trajectory
+from agentrl.types import Message, Trajectory
 
 
 def conversation(trajectory: Trajectory) -> list[Message]:
@@ -39,13 +38,3 @@ def as_chat(message: Message) -> dict[str, Any]:
     if message.call_id:
         found["tool_call_id"] = message.call_id
     return found
-
-
-def as_functions(tools: Sequence[ToolSpec]) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "function",
-            "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
-        }
-        for t in tools
-    ]

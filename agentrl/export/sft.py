@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentrl.errors import ConfigError, StoreError
-from agentrl.export.messages import as_chat, as_functions, conversation
+from agentrl.export.messages import as_chat, conversation
 from agentrl.outcomes import Outcome
 from agentrl.store.reader import FolderReader
 from agentrl.types import ToolSpec, Trajectory
@@ -63,7 +63,7 @@ def example(trajectory: Trajectory, tools: Sequence[ToolSpec]) -> dict[str, obje
         said.pop()
     found: dict[str, object] = {"messages": [as_chat(message) for message in said]}
     if tools:
-        found["tools"] = as_functions(tools)
+        found["tools"] = [tool.as_function() for tool in tools]
     return found | {"task": trajectory.task.id, "episode": trajectory.id, "reward": trajectory.reward}
 
 

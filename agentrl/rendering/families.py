@@ -168,10 +168,4 @@ def _message(message: Message) -> dict[str, Any]:
 
 
 def _tools(tools: Sequence[ToolSpec]) -> list[dict[str, Any]] | None:
-    return [
-        {
-            "type": "function",
-            "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)},
-        }
-        for t in tools
-    ] or None
+    return [tool.as_function() for tool in tools] or None

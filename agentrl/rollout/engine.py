@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from agentrl.errors import ConfigError, EnvironmentFault, InfrastructureFault, TrainingError
 from agentrl.protocols import Demands, Environment
@@ -126,7 +126,7 @@ class RolloutEngine:
         work = asyncio.create_task(self._supervise(task, member, group, start), name=trajectory_id(group.name, member))
         self._running.add(work)
         try:
-            cancelled = await _outlast(work)
+            cancelled = await _outlast(work, work.cancel)
         finally:
             self._running.discard(work)
         if work.cancelled():
@@ -186,7 +186,7 @@ class RolloutEngine:
             try:
                 return await winning_line(environment, task, self.limits)
             finally:
-                cancelled = await _endure(asyncio.create_task(self._clean(environment, "")))
+                cancelled = await _outlast(asyncio.create_task(self._clean(environment, "")))
                 if cancelled is not None:
                     raise cancelled
 
@@ -249,7 +249,8 @@ class RolloutEngine:
                 ) from None
             finally:
                 cleaning = asyncio.create_task(self._clean(environment, episode.session))
-                cancelled = await _endure(cleaning)
+                # It has deadlines of its own.
+                cancelled = await _outlast(cleaning)
                 if cancelled is not None:
                     raise cancelled
 
@@ -285,26 +286,17 @@ class RolloutEngine:
                     work.cancel()
 
 
-async def _outlast(work: asyncio.Task[Trajectory]) -> asyncio.CancelledError | None:
-    """Wait for `work`; where the waiter is cancelled, cancel `work`, wait for its end and return the cancellation."""
+async def _outlast(
+    work: asyncio.Task[Any], cancel: Callable[[], object] = lambda: None
+) -> asyncio.CancelledError | None:
+    """Wait for `work` to end through every cancellation, at each of which `cancel` is called; return the last one."""
     cancelled = None
     while not work.done():
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError as error:
             cancelled = error
-            work.cancel()
-    return cancelled
-
-
-async def _endure(work: asyncio.Task[None]) -> asyncio.CancelledError | None:
-    """Wait for `work`, which has deadlines of its own, through every cancellation; return the last of them."""
-    cancelled = None
-    while not work.done():
-        try:
-            await asyncio.wait({work})
-        except asyncio.CancelledError as error:
-            cancelled = error
+            cancel()
     return cancelled
 
 

@@ -13,6 +13,7 @@ from agentrl.config import dump_toml
 from agentrl.errors import ConfigError, StoreError
 from agentrl.files import write_whole
 from agentrl.sections import Config
+from agentrl.toml import flat
 from agentrl.types import JSON
 
 METHOD_STATE = "method.json"
@@ -110,20 +111,10 @@ class RunFolder:
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     bound = [key for key in keys if key not in FREE and key.split(".")[0] not in ("evaluation", "report")]
     return [f"{key} was {before.get(key)!r} and is {after.get(key)!r}" for key in bound]
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def write_method_state(checkpoint: Path, state: JSON) -> None:

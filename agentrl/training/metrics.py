@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from agentrl.errors import StoreError
+from agentrl.files import write_whole
 
 
 class MetricsLog:
@@ -53,9 +52,7 @@ class MetricsLog:
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -78,11 +75,5 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _repair(path: Path, resumed_at: int | None) -> None:
     kept = [r for r in read_metrics(path) if resumed_at is None or r["batch"] <= resumed_at]
     whole = b"".join(json.dumps(record).encode() + b"\n" for record in kept)
-    if whole == path.read_bytes():
-        return
-    aside = path.with_suffix(".partial")
-    with aside.open("wb") as file:
-        file.write(whole)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    if whole != path.read_bytes():
+        write_whole(path, whole)

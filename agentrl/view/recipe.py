@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from agentrl.sections import Config, Part
+from agentrl.toml import flat
 from agentrl.types import JSON
 from agentrl.view.shapes import Setting
 
@@ -41,17 +42,6 @@ def settings_of(
         )
         for key in keys
     ]
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, JSON]:
-    """Tables within tables as dotted keys."""
-    found: dict[str, JSON] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
 
 
 def recipe_defaults() -> dict[str, JSON]:

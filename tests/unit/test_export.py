@@ -21,7 +21,6 @@ from agentrl.cli.report import report
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError, StoreError
 from agentrl.evaluation.result import MANIFEST, load_result, write_json
-from agentrl.export.messages import as_functions
 from agentrl.export.sft import example
 from agentrl.losses.objective import LossInputs, LossOutput
 from agentrl.plugins import load_host
@@ -137,7 +136,7 @@ async def test_an_example_renders_to_the_tokens_that_were_played(tmp_path: Path)
     assert trajectory.success
     found = json.loads(json.dumps(example(trajectory, environment.tools())))
     *said, last = [read(message) for message in found["messages"]]
-    assert last.role == "assistant" and found["tools"] == as_functions(environment.tools())
+    assert last.role == "assistant" and found["tools"] == [tool.as_function() for tool in environment.tools()]
     tools = [ToolSpec(**tool["function"]) for tool in found["tools"]]
     sampled = len(trajectory.steps[-1].tokens)
     played = trajectory.tokens_through(trajectory.steps[-1])

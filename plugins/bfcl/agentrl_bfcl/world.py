@@ -11,8 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec, call, say
-from agentrl.errors import did_you_mean
-from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl.outcomes import unknown_tool
 from agentrl_bfcl.entries import CATEGORIES, Category, Entry, calls_of, entry, entry_ids, tools_of
 from agentrl_bfcl.grading import Grader
 from agentrl_bfcl.simulation import Simulation
@@ -138,9 +137,7 @@ class BfclMultiTurn:
                 answer = self._simulation.call(made.name, made.arguments)
                 text, failed = answer.text, answer.failed
             else:
-                known = [tool.name for tool in self.tools()]
-                near = did_you_mean(made.name, known)
-                text, failed = f"{UNKNOWN_TOOL} {made.name!r}.{near} Tools: {', '.join(known)}.", True
+                text, failed = unknown_tool(made.name, [tool.name for tool in self.tools()]), True
             messages.append(Message("tool", text, name=made.name, call_id=made.id))
             self._responses.append(text)
             mistakes += [text] if failed else []

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec
-from agentrl.errors import did_you_mean
-from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl.outcomes import unknown_tool
 from agentrl_mcp.connection import Answer, Connection, Server
 from agentrl_mcp.grading import Called, Played, graded, load_reward, read_tasks
 
@@ -130,8 +129,7 @@ class McpWorld:
         if made.name in known:
             answer = await self._connection.call(made.name, made.arguments)
         else:
-            near = did_you_mean(made.name, known)
-            answer = Answer(f"{UNKNOWN_TOOL} {made.name!r}.{near} Tools: {', '.join(known)}.", True)
+            answer = Answer(unknown_tool(made.name, known), True)
         self._calls.append(Called(made.name, made.arguments, answer.text, answer.error))
         return answer
 

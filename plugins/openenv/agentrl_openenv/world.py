@@ -14,8 +14,7 @@ from typing import Any
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec, call
 from agentrl.agents import random_arguments
-from agentrl.errors import did_you_mean
-from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl.outcomes import unknown_tool
 from agentrl_openenv.interface import LIST_TOOLS, Interface, decision, interface_of, listed
 from agentrl_openenv.launch import SERVERS, Program, Server
 from agentrl_openenv.session import Refused, Session
@@ -188,7 +187,7 @@ class OpenEnvWorld:
 
         known = [tool.name for tool in play.tools]
         if made.name not in known:
-            wrong = f"{UNKNOWN_TOOL} {made.name!r}.{did_you_mean(made.name, known)} Tools: {', '.join(known)}."
+            wrong = unknown_tool(made.name, known)
             return told(wrong, mistake=wrong)
         try:
             shown, reward, done = await play.session.step(play.interface.call(made))

@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec, call, say
-from agentrl.errors import ConfigError, did_you_mean
-from agentrl.outcomes import UNKNOWN_TOOL
+from agentrl.errors import ConfigError
+from agentrl.outcomes import unknown_tool
 from agentrl_tau_bench.books import Books
 from agentrl_tau_bench.checkout import open_checkout
 from agentrl_tau_bench.customer import Customer, ModelCustomer, ScriptedCustomer
@@ -142,9 +142,7 @@ class TauRetail:
                 answer = self._books.call(made.name, made.arguments)
                 text, failed = answer.text, answer.failed
             else:
-                known = [tool.name for tool in self.tools()]
-                near = did_you_mean(made.name, known)
-                text, failed = f"{UNKNOWN_TOOL} {made.name!r}.{near} Tools: {', '.join(known)}.", True
+                text, failed = unknown_tool(made.name, [tool.name for tool in self.tools()]), True
             messages.append(Message("tool", text, name=made.name, call_id=made.id))
             mistakes += [text] if failed else []
             over = over or (made.name == _HANDS_OVER and not failed)
