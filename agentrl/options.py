@@ -69,6 +69,11 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def needed(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters without a default."""
+    return tuple(name for name, p in _parameters(factory).items() if p.default is inspect.Parameter.empty)
+
+
 def takes(factory: Callable[..., Any], name: str) -> bool:
     return name in _parameters(factory)
 

@@ -9,11 +9,18 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from agentrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentrl.testing import CheckResult
+
+_SECONDS = 10.0
+"That each check of an environment may play for, where no number of tasks is asked for."
+_CLEAR = "\r\x1b[K"
 
 
 def new(name: str, folder: Path) -> None:
@@ -26,15 +33,41 @@ def new(name: str, folder: Path) -> None:
 
 
 def check(
-    name: str, options: Sequence[str] = (), plugins: Sequence[str] = (), *, tasks: int = 8, seed: int = 0
+    name: str, options: Sequence[str] = (), plugins: Sequence[str] = (), *, tasks: int | None = None, seed: int = 0
 ) -> None:
-    """Prints the report. Raises `typer.Exit(1)` where a check fails."""
+    """Prints each result when it is there. Raises `typer.Exit(1)` where a check fails.
+
+    Without a number of tasks it is 8, or fewer where the world is slow.
+    """
     from agentrl.testing import check_environment
 
-    report = check_environment(environment_factory(name, options, plugins), tasks=tasks, seed=seed)
-    typer.echo(str(report))
+    factory = environment_factory(name, options, plugins)
+    told = _Told()
+    if tasks is None:
+        report = check_environment(factory, seed=seed, seconds=_SECONDS, progress=told)
+    else:
+        report = check_environment(factory, tasks=tasks, seed=seed, progress=told)
+    typer.echo(report.summary)
+    if report.left_out:
+        typer.echo("--tasks 8 plays all of it.")
     if not report.ok:
         raise typer.Exit(1)
+
+
+class _Told:
+    """Results as they come, and on a terminal what is being played."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    def playing(self, check: str, done: int, of: int) -> None:
+        if self._live:
+            typer.echo(f"{_CLEAR}{check} ...{f' {done + 1} of {of}' if of else ''}", nl=False, err=True)
+
+    def found(self, result: CheckResult) -> None:
+        if self._live:
+            typer.echo(_CLEAR, nl=False, err=True)
+        typer.echo(str(result))
 
 
 def install(name: str, plugins: Sequence[str] = ()) -> None:
@@ -64,7 +97,7 @@ def play(
 
 def environment_factory(name: str, options: Sequence[str], plugins: Sequence[str]) -> Callable[[], Any]:
     """A callable that makes the environment `name` anew. Raises `ConfigError` for an unknown name or option."""
-    from agentrl.options import check_options, parse_options
+    from agentrl.options import check_options, needed, parse_options
     from agentrl.plugins import load_host
 
     host = load_host(plugins)
@@ -72,6 +105,9 @@ def environment_factory(name: str, options: Sequence[str], plugins: Sequence[str
     factory = host.factory("environments", name)
     checked = check_options(factory, values, where=f"environment {name!r}")
     if checked.problems:
-        raise ConfigError("\n".join(checked.problems))
+        # What a recipe writes in its section is written behind the name here.
+        lacking = [key for key in needed(factory) if key not in values]
+        how = f"\nOptions stand behind the name: {name} {' '.join(f'{key}=...' for key in lacking)}" if lacking else ""
+        raise ConfigError("\n".join(checked.problems) + how)
     # A partial, not a lambda: the check makes the environment in another process too.
     return functools.partial(factory, **checked.values) if values else factory

@@ -216,7 +216,12 @@ def check(
     options: Annotated[
         list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="[KEY=VALUE]...")
     ] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="How many tasks of each split to play.")] = 8,
+    tasks: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many tasks to play, half of them held out; 8, or fewer in a slow world, if left out."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the random agent.")] = 0,
     plugin: Plugins = None,
 ) -> None:

@@ -14,6 +14,7 @@ from agentrl.errors import ConfigError
 from agentrl.testing.declarations import check_tasks, check_tools
 from agentrl.testing.elsewhere import check_processes
 from agentrl.testing.episodes import advance, begin, blaming
+from agentrl.testing.pace import Pace, Progress, Silent
 from agentrl.testing.report import CheckReport, CheckResult, failed, passed, skipped
 from agentrl.testing.sameness import check_parallel, check_replay, check_snapshot
 from agentrl.testing.subject import BLOCK_LIMIT, Subject
@@ -30,12 +31,19 @@ Check = Callable[[Subject], Awaitable[CheckResult]]
 
 
 def check_environment(
-    factory: Callable[[], object], *, tasks: int = 8, seed: int = 0, observation_limit: int = OBSERVATION_LIMIT
+    factory: Callable[[], object],
+    *,
+    tasks: int = 8,
+    seed: int = 0,
+    observation_limit: int = OBSERVATION_LIMIT,
+    seconds: float = math.inf,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Play `tasks` tasks in every way that must hold. Takes as long as about 50 episodes; starts an event loop.
 
-    `factory` makes a new instance (an `Env` class is one). Raises `ConfigError` inside a running event loop; what is
-    wrong with the environment is in the report.
+    `factory` makes a new instance (an `Env` class is one). Of a slow world each check plays what it can in
+    `seconds`, and the report says what was left out. Raises `ConfigError` inside a running event loop; what is wrong
+    with the environment is in the report.
     """
     name = getattr(factory, "__name__", repr(factory))
     if tasks < 1:
@@ -46,29 +54,39 @@ def check_environment(
         pass
     else:
         raise ConfigError(f"check_environment({name}) starts an event loop: call it from a plain function.")
+    pace = Pace(seconds, progress or Silent())
     try:
-        subject = Subject(factory, seed)
+        subject = Subject(factory, seed, pace)
     except Exception as error:
         owner = factory if isinstance(factory, type) else type(factory)
         where = place(owner, "__init__", frames_of(error.__traceback__))
         what = f"{type(error).__name__}: {error}"
-        return CheckReport(name, (failed("construct", what, where, "It must be made without options."),))
-    results = [passed("construct", f"{subject.name} at {subject.where('__init__', 'reset')}")]
-    results += _declared(subject, tasks)
+        advice = "Give the options that it needs, as key=value, or mend what it needs to be made."
+        refused = failed("construct", what, where, advice)
+        pace.progress.found(refused)
+        return CheckReport(name, (refused,))
+    results: list[CheckResult] = []
+
+    def keep(result: CheckResult) -> None:
+        results.append(result)
+        pace.progress.found(result)
+
+    keep(passed("construct", f"{subject.name} at {subject.where('__init__', 'reset')}"))
+    if named := bool(subject.tools):
+        keep(check_tools(subject))
+    keep(_tasks(subject, tasks))
     if subject.sample:
-        results += asyncio.run(_played(subject))
-        # A server or a task may name them, which is not before a reset.
-        results[1] = check_tools(subject)
-        results.append(_closed(subject))
-        results += [
-            _deadline(subject),
-            _event_loop(subject),
-            _rewards(subject),
-            _observations(subject, observation_limit),
-            _faults(subject),
-        ]
-        results.append(_elsewhere(subject, factory, results))
-    return CheckReport(subject.name, tuple(results))
+        asyncio.run(_play(subject, keep))
+        if not named:
+            # A server or a task may name them, which is not before a reset.
+            keep(check_tools(subject))
+        for check in (_closed, _deadline, _event_loop, _rewards):
+            keep(check(subject))
+        keep(_observations(subject, observation_limit))
+        keep(_faults(subject))
+        pace.progress.playing("processes", 0, 0)
+        keep(_elsewhere(subject, factory, results))
+    return CheckReport(subject.name, tuple(results), pace.told())
 
 
 def assert_environment(
@@ -80,29 +98,30 @@ def assert_environment(
         raise AssertionError(f"\n{report}")
 
 
-def _declared(subject: Subject, tasks: int) -> list[CheckResult]:
-    results = [check_tools(subject)]
+def _tasks(subject: Subject, tasks: int) -> CheckResult:
     try:
-        results.append(check_tasks(subject, tasks))
+        return check_tasks(subject, tasks)
     except AuthorFault as fault:
-        results.append(failed("tasks", str(fault), fault.where, "`tasks` needs no reset and no options."))
-    return results
+        return failed("tasks", str(fault), fault.where, "`tasks` needs no reset and no options.")
 
 
-async def _played(subject: Subject) -> list[CheckResult]:
-    results: list[CheckResult] = []
+async def _play(subject: Subject, keep: Callable[[CheckResult], None]) -> None:
+    """The checks that play tasks, each told to `keep` when it is done."""
 
-    async def run(name: str, check: Check, needs: str = "") -> None:
+    async def run(name: str, check: Check, needs: str = "") -> CheckResult:
+        subject.pace.progress.playing(name, 0, 0)
         if subject.hung:
-            results.append(skipped(name, "not tried: a call hangs, see 'deadline'"))
+            result = skipped(name, "not tried: a call hangs, see 'deadline'")
         elif needs:
-            results.append(skipped(name, f"not tried: {needs}"))
+            result = skipped(name, f"not tried: {needs}")
         else:
             try:
-                results.append(await check(subject))
+                result = await check(subject)
             except AuthorFault as fault:
                 subject.faults.append(fault)
-                results.append(skipped(name, f"cut short by a fault, see {_check_of(fault)!r}"))
+                result = skipped(name, f"cut short by a fault, see {_check_of(fault)!r}")
+        keep(result)
+        return result
 
     with subject.watch.watching():
         await run("oracle", check_oracle)
@@ -110,12 +129,11 @@ async def _played(subject: Subject) -> list[CheckResult]:
         await run("random", check_random)
         await run("cheats", check_cheats)
         lacking = "" if subject.oracle or subject.random else "no episode was played to its end"
-        await run("same_seed", check_replay, lacking)
-        differs = "it differs when played alone, see 'same_seed'" if results[-1].outcome == "failed" else lacking
-        await run("parallel", check_parallel, differs)
-        touches = "two copies touch each other, see 'parallel'" if results[-1].outcome == "failed" else differs
+        replayed = await run("same_seed", check_replay, lacking)
+        differs = "it differs when played alone, see 'same_seed'" if replayed.outcome == "failed" else lacking
+        beside = await run("parallel", check_parallel, differs)
+        touches = "two copies touch each other, see 'parallel'" if beside.outcome == "failed" else differs
         await run("snapshot", check_snapshot, touches)
-    return results
 
 
 def _closed(subject: Subject) -> CheckResult:

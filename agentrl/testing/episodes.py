@@ -106,12 +106,13 @@ async def play(
     choose: Callable[[Environment, Task], Agent],
     rng: random.Random,
     around: Around = contextlib.nullcontext,
+    seconds: float = math.inf,
 ) -> Episode:
-    """A whole episode; `choose` is called after the reset, so that an oracle may read the world."""
+    """A whole episode, or its first `seconds`; `choose` is called after the reset: an oracle may read the world."""
     episode = await begin(environment, task, around)
     agent = choose(environment, task)
-    limit = limits_of(environment)[0]
-    while not episode.ended and len(episode.results) < limit:
+    limit, end = limits_of(environment)[0], time.monotonic() + seconds
+    while not episode.ended and len(episode.results) < limit and (time.monotonic() < end or not episode.results):
         observation = episode.results[-1].observation if episode.results else episode.first
         await advance(environment, episode, agent.act(observation, environment.tools(), rng), around)
     return episode

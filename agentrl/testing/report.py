@@ -45,6 +45,8 @@ def failed(name: str, what: str, where: str, advice: str) -> CheckResult:
 class CheckReport:
     environment: str
     results: tuple[CheckResult, ...]
+    left_out: str = ""
+    "What there was no time for, in a sentence."
 
     @property
     def ok(self) -> bool:
@@ -62,7 +64,12 @@ class CheckReport:
         raise KeyError(f"no check is called {name!r}; there are {', '.join(r.name for r in self.results)}")
 
     def __str__(self) -> str:
+        return "\n".join([*map(str, self.results), self.summary])
+
+    @property
+    def summary(self) -> str:
+        """The last line, and what there was no time for."""
         counts = {outcome: sum(r.outcome == outcome for r in self.results) for outcome in ("ok", "failed", "skipped")}
         verdict = "sound" if self.ok else "NOT sound"
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        return "\n".join([*map(str, self.results), f"{self.environment} is {verdict}: {summary}"])
+        return "\n".join(filter(None, [f"{self.environment} is {verdict}: {summary}", self.left_out]))

@@ -23,15 +23,18 @@ _REPLAYS = 6
 
 async def check_replay(subject: Subject) -> CheckResult:
     """Same task, same actions, in a fresh instance: the same observations, rewards and state keys."""
-    recorded = [*subject.oracle[: _REPLAYS // 2], *subject.random[: _REPLAYS // 2]]
-    for episode in recorded:
+    pairs = zip_longest(subject.oracle[: _REPLAYS // 2], subject.random[: _REPLAYS // 2])
+    recorded = [episode for pair in pairs for episode in pair if episode is not None]
+    count = 0
+    for episode in subject.pace.in_time("same_seed", recorded):
         async with subject.opened() as environment:
             again = await replay(environment, episode)
+        count += 1
         if found := difference(episode, again):
             what = f"task {episode.task.id!r} played twice with the same actions: {_told(found)}"
             advice = "Draw from random.Random(task.seed) only; no clock, no set order, nothing kept on class or module."
             return failed("same_seed", what, subject.where_step(episode, found.step), advice)
-    return passed("same_seed", f"{len(recorded)} episodes replayed, equal number for number")
+    return passed("same_seed", f"{count} episodes replayed, equal number for number")
 
 
 async def check_parallel(subject: Subject) -> CheckResult:

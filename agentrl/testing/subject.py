@@ -6,6 +6,7 @@ Every instance is closed by the one who opened it; a `close` that raises is kept
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from agentrl.environment import adapt
 from agentrl.protocols import Environment
 from agentrl.remote.declaration import Declaration, declaration_of
 from agentrl.testing.episodes import Episode, author_of, blaming, limits_of, play
+from agentrl.testing.pace import Pace
 from agentrl.testing.watch import LoopWatch
 from agentrl.types import Task, ToolSpec
 
@@ -24,8 +26,9 @@ BLOCK_LIMIT = 0.2
 
 
 class Subject:
-    def __init__(self, factory: Callable[[], object], seed: int) -> None:
+    def __init__(self, factory: Callable[[], object], seed: int, pace: Pace) -> None:
         """Raises what the factory raises."""
+        self.pace = pace
         first = adapt(factory())
         self._factory = factory
         self._unused: Environment | None = first
@@ -60,12 +63,15 @@ class Subject:
             except AuthorFault as fault:
                 self.close_faults.append(fault)
 
-    async def play(self, task: Task, choose: Callable[[Environment, Task], Agent], salt: int = 0) -> Episode:
-        """One episode in an instance of its own, with the event loop watched."""
+    async def play(
+        self, task: Task, choose: Callable[[Environment, Task], Agent], salt: int = 0, *, seconds: float = math.inf
+    ) -> Episode:
+        """One episode, or its first `seconds`, in an instance of its own, with the event loop watched."""
         await asyncio.sleep(0)
         rng = random.Random(f"{self.seed}/{task.id}/{salt}")
         async with self.opened() as environment:
-            episode = await play(environment, task, choose, rng, self.watch.armed)
+            episode = await play(environment, task, choose, rng, self.watch.armed, seconds)
+            self.pace.cut += not episode.ended and len(episode.results) < self.limits[0]
             self.tools = self.tools or tuple(environment.tools())
             return episode
 

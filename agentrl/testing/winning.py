@@ -23,7 +23,7 @@ async def check_oracle(subject: Subject) -> CheckResult:
     where = subject.where("oracle", "tasks")
     if not subject.has_oracle:
         return skipped("oracle", "it has none: nothing proves that a task can be won. Write `oracle(self, task)`")
-    for task in subject.sample:
+    for task in subject.pace.in_time("oracle", subject.sample):
         made: list[ScriptedAgent] = []
 
         def choose(environment: Any, task: Task, made: list[ScriptedAgent] = made) -> ScriptedAgent:
@@ -49,19 +49,22 @@ async def check_oracle(subject: Subject) -> CheckResult:
 
 async def check_null(subject: Subject) -> CheckResult:
     where = subject.where("reward", "scores", "step_reward", "step", "reset")
-    for task in subject.sample:
-        episode = await subject.play(task, null_agent)
+    count = 0
+    for task in subject.pace.in_time("null", subject.sample):
+        episode = await subject.play(task, null_agent, seconds=subject.pace.episode)
         subject.others.append(episode)
+        count += 1
         if _wins(subject, episode):
             what = f"saying nothing wins task {task.id!r}: {_outcome(subject, episode)}"
             return failed("null", what, where, "Give no reward for a world in which nothing was done.")
-    return passed("null", f"saying nothing wins 0 of {len(subject.sample)}")
+    return passed("null", f"saying nothing wins 0 of {count}")
 
 
 async def check_random(subject: Subject) -> CheckResult:
     where = subject.where("reward", "scores", "step_reward", "step", "reset")
-    for task in subject.sample:
-        subject.random += [await subject.play(task, random_agent, salt) for salt in range(_RANDOM_EPISODES)]
+    for task in subject.pace.in_time("random", subject.sample):
+        for salt in range(_RANDOM_EPISODES):
+            subject.random.append(await subject.play(task, random_agent, salt, seconds=subject.pace.episode))
     wins = sum(episode.success for episode in subject.random)
     count = len(subject.random)
     mean = sum(episode.reward for episode in subject.random) / count
@@ -79,7 +82,7 @@ async def check_random(subject: Subject) -> CheckResult:
 async def check_cheats(subject: Subject) -> CheckResult:
     where = subject.where("cheats", "reward")
     names: dict[str, int] = {}
-    for task in subject.sample:
+    for task in subject.pace.in_time("cheats", subject.sample):
         for name in await _cheat_names(subject, task):
             episode = await subject.play(task, functools.partial(_cheat, name))
             subject.others.append(episode)

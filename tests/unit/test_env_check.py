@@ -469,3 +469,27 @@ def test_a_tool_error_is_no_fault():
 
     report = check_environment(Strict)
     assert report.ok, str(report)
+
+
+class Heard:
+    def __init__(self):
+        self.checks, self.results = [], []
+
+    def playing(self, check, done, of):
+        self.checks.append(check)
+
+    def found(self, result):
+        self.results.append(result)
+
+
+def test_of_a_slow_world_each_check_plays_what_it_can_and_the_report_says_what_was_left_out():
+    heard = Heard()
+    report = check_environment(lambda: Boxes(), seconds=0.0, progress=heard)
+    assert report.ok, str(report)
+    assert report["oracle"].what.startswith("wins 2 of 2 tasks")
+    assert report["random"].what.startswith("random calls win 0 of 4")
+    assert "oracle 2 of 7" in report.left_out and "losing episodes cut" in report.left_out
+    assert str(report).endswith(report.left_out)
+    assert heard.results == list(report.results)
+    assert list(dict.fromkeys(heard.checks))[:4] == ["oracle", "null", "random", "cheats"]
+    assert check_environment(lambda: Boxes(), tasks=2).left_out == ""
