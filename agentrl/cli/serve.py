@@ -110,7 +110,8 @@ def introduction(serving: Serving) -> list[str]:
         f"records  {serving.folder}",
     ]
     if serving.cut:
-        lines.append(f"note     {serving.cut} sessions were open when the last server was killed: recorded as faults")
+        cut = f"{serving.cut} sessions were open when the last server was killed"
+        lines.append(f"note     {cut}: recorded as faults, with their answers")
     return lines
 
 

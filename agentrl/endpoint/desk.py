@@ -20,11 +20,12 @@ from agentrl.endpoint.problems import Problem
 from agentrl.endpoint.requests import ChatRequest
 from agentrl.endpoint.session import Ending, Exchange, Session
 from agentrl.endpoint.world import ClientWorld
-from agentrl.errors import AgentRLError, RenderingError
+from agentrl.errors import AgentRLError, InfrastructureFault, RenderingError, StoreError
 from agentrl.rollout.decisions import Player
 from agentrl.rollout.engine import RolloutEngine
+from agentrl.rollout.episode import answered, trajectory_id
 from agentrl.rollout.limits import EpisodeLimits, Supervision
-from agentrl.types import JSON, SamplingParams, Status, Task, Trajectory
+from agentrl.types import JSON, Action, SamplingParams, Status, Step, StepResult, Task, Trajectory
 
 ENVIRONMENT = "endpoint"
 "What the tasks of served episodes are called to be of."
@@ -65,6 +66,8 @@ class Sitting:
     task: Task
     anonymous: bool
     episode: asyncio.Task[Trajectory] | None = None
+    last: Step | None = None
+    "The latest answer."
     fault: str = ""
     "Why it is not scored, where its client could not finish it."
 
@@ -191,6 +194,10 @@ class Desk:
     def sitting(self, name: str) -> Sitting:
         return self._open[name]
 
+    def keep(self, episode: str, answer: Step) -> None:
+        """Before it is given. Raises `StoreError`."""
+        self._folder.answer(episode, answer)
+
     def _continued(self, request: ChatRequest) -> Sitting | None:
         """The session without a name that knows the longest beginning of `request`; of equal ones an idle one."""
         digests = digests_of(request.messages, request.tools)
@@ -262,6 +269,17 @@ class ServedWorld(ClientWorld):
     async def come(self, task: Task) -> None:
         self._sitting = self._desk.sitting(task.data["session"])
         self.session = self._sitting.session
+
+    async def step(self, action: Action) -> StepResult:
+        assert self._decision is not None
+        sitting = self._sitting
+        name = trajectory_id(sitting.group, sitting.member)
+        sitting.last = answered(self._decision, name, sitting.last, self._shown)
+        try:
+            self._desk.keep(name, sitting.last)
+        except StoreError as error:
+            raise InfrastructureFault(str(error)) from error
+        return await super().step(action)
 
     async def heard(self, wait: Callable[[], Awaitable[Exchange | Ending]]) -> Exchange | Ending:
         try:

@@ -24,6 +24,27 @@ def trajectory_id(group: str, member: int) -> str:
     return f"{group}-{member}"
 
 
+def answered(decision: Decision, episode: str, previous: Step | None, shown: Observation) -> Step:
+    """The step of `decision` on what was `shown`, before the world has said what came of it."""
+    index = previous.index + 1 if previous else 0
+    return Step(
+        id=f"{episode}.{index}",
+        index=index,
+        previous=previous.id if previous else None,
+        context=decision.context,
+        prompt=decision.prompt,
+        tokens=decision.tokens,
+        logprobs=decision.logprobs,
+        versions=decision.versions,
+        action=decision.action,
+        observation=shown,
+        scores=decision.scores,
+        finish=decision.finish,
+        source=decision.source,
+        seen=decision.seen,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What all episodes of a run share."""
@@ -183,26 +204,15 @@ class Episode:
         return decision
 
     def _keep(self, index: int, shown: Observation, decision: Decision, result: StepResult) -> None:
-        step = Step(
-            id=f"{self.id}.{index}",
-            index=index,
-            previous=self.steps[-1].id if self.steps else None,
-            context=decision.context,
-            prompt=decision.prompt,
-            tokens=decision.tokens,
-            logprobs=decision.logprobs,
-            versions=decision.versions,
-            action=decision.action,
-            observation=shown,
+        before = self.steps[-1] if self.steps else None
+        step = replace(
+            answered(decision, self.id, before, shown),
             reward=float(result.reward),
             scores={**result.scores, **decision.scores},
             terminated=result.terminated,
             truncated=result.truncated and not result.terminated,
             error=result.policy_error,
-            finish=decision.finish,
             timings=self._clock.taken(self._world),
-            source=decision.source,
-            seen=decision.seen,
             told=self.begins.told if index == len(self.begins.shared) else "",
             snapshot=self._snapshot,
         )

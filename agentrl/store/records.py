@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from agentrl.errors import InvalidDataError
 from agentrl.store.payloads import read_payloads
-from agentrl.types import Floats, Trajectory
+from agentrl.types import Floats, Step, Trajectory
 
 _CODES = {np.dtype("<i4"): 1, np.dtype("<f4"): 2}
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
@@ -36,6 +36,14 @@ class Trained:
     "What the token's loss was multiplied with (weight over denominator); 0 where it was not trained on."
     logprobs: Floats
     "The learner's, in nats, when the gradient was taken; NaN where it was not computed."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One step of an episode that has not ended."""
+
+    trajectory: str
+    step: Step
 
 
 def encode(trajectory: Trajectory) -> bytes:
@@ -64,6 +72,18 @@ def decode_trained(record: bytes) -> Trained:
         return _TRAINED.decode(record)
     except msgspec.MsgspecError as error:
         raise InvalidDataError(f"a record of {len(record)} bytes says nothing of an update: {error}") from error
+
+
+def encode_answer(answer: Answer) -> bytes:
+    return _ENCODER.encode(answer)
+
+
+def decode_answer(record: bytes) -> Answer:
+    """Raises `InvalidDataError`, as `decode` does."""
+    try:
+        return _ANSWER.decode(record)
+    except msgspec.MsgspecError as error:
+        raise InvalidDataError(f"a record of {len(record)} bytes is no answer: {error}") from error
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
@@ -100,3 +120,4 @@ def _checked(kind: Any, value: Any) -> Any:
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_from_array)
 _DECODER = msgspec.msgpack.Decoder(Trajectory, dec_hook=_checked, ext_hook=_to_array)
 _TRAINED = msgspec.msgpack.Decoder(Trained, dec_hook=_checked, ext_hook=_to_array)
+_ANSWER = msgspec.msgpack.Decoder(Answer, dec_hook=_checked, ext_hook=_to_array)

@@ -82,7 +82,8 @@ def serve(bench: Bench, run: Path, folder: Path) -> tuple[Running, str]:
 
 def ask(url: str, session: str, *said: object) -> httpx.Response:
     messages = [{"role": "user", "content": one} if isinstance(one, str) else one for one in said]
-    return httpx.post(f"{url}/v1/s/{session}/chat/completions", json={"messages": messages, "seed": 1}, timeout=60.0)
+    body = {"messages": messages, "seed": 1, "logprobs": True}
+    return httpx.post(f"{url}/v1/s/{session}/chat/completions", json=body, timeout=60.0)
 
 
 def test_what_an_agent_asks_over_http_is_what_is_trained_on(trained: Bench) -> None:
@@ -102,7 +103,7 @@ def test_what_an_agent_asks_over_http_is_what_is_trained_on(trained: Bench) -> N
 def test_a_server_that_is_killed_goes_on_in_its_folder(trained: Bench, tmp_path: Path) -> None:
     folder, one, two = tmp_path / "served", make_bench(tmp_path / "one"), make_bench(tmp_path / "two")
     first, url = serve(one, trained.run_folder, folder)
-    assert ask(url, "lost", "switch on red then blue").status_code == 200
+    given = ask(url, "cut", "switch on red then blue").json()["choices"][0]["logprobs"]["content"]
     answer = ask(url, "kept", "switch on red then blue").json()["choices"][0]["message"]
     assert ask(url, "kept", "switch on red then blue", answer, "then").status_code == 200
     assert httpx.post(f"{url}/v1/sessions/kept/finish", json={"success": True}).json()["answers"] == 2
@@ -119,12 +120,17 @@ def test_a_server_that_is_killed_goes_on_in_its_folder(trained: Bench, tmp_path:
     told = {attempt.episode: (attempt.status, attempt.success, attempt.steps) for attempt in result.attempts}
     assert told == {
         "kept-0": ("ok", True, 2),
-        "lost-0": ("infrastructure_error", False, 0),
+        "cut-0": ("infrastructure_error", False, 1),
         "open-0": ("environment_error", False, 1),
     }
     assert result.faults() == 2 and result.scores() == {"kept": [1.0]}
     with Collection([folder]) as shown:
         assert shown.overview().episodes == 3
         assert shown.episode("kept-0", "0").steps[1].tokens[0].text
+        assert shown.episode("cut-0", "0").steps[0].tokens[0].text
+    with FolderReader(folder) as reader:
+        (cut,) = reader.trajectory("cut-0").steps
+    # Every token that a client was given is on the disk, though its server was killed.
+    assert cut.logprobs.tolist() == [pytest.approx(one["logprob"]) for one in given]
     exported = two.run("export", str(folder), str(tmp_path / "out"), "--trajectories", "parquet")
     assert exported.code == 0, exported.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from fakes_rollout import Engine
 
 from agentrl.endpoint.desk import Desk, DeskSettings
 from agentrl.endpoint.folder import CUT, ServedFolder
+from agentrl.endpoint.journal import ANSWERS
 from agentrl.endpoint.routes import routes_of
 from agentrl.endpoint.server import MOST_BYTES, Gate, bind, listening, make_app
 from agentrl.errors import ConfigError, StoreError
@@ -182,8 +184,39 @@ async def test_a_killed_server_leaves_no_session_untold_and_a_second_one_is_refu
     found = recorded(folder)
     assert found["cut-0"].error == CUT and not found["cut-0"].status.trains
     assert sorted(found) == ["cut-0", "whole-0", "whole-1"]
-    with pytest.raises(ConfigError, match="another policy"):
+    with pytest.raises(ConfigError, match=r"holds another evaluation: policy kind was .bytes. and is .other.\. Choose"):
         ServedFolder(folder, replace(MANIFEST, identity={"kind": "other"})).__enter__()
+
+
+async def test_a_server_that_is_killed_in_mid_session_loses_no_answer(tmp_path: Path) -> None:
+    async with served(tmp_path / "f", Engine(lambda request: f"answer {len(request.tokens)}")) as client:
+        await client.ask("/v1/s/over", "hi")
+        await client.finish("over", reward=1)
+        first = await client.ask("/v1/s/cut", "hi")
+        await client.ask("/v1/s/cut", "hi", reply(first), "more", n=2)
+        await client.ask("/v1/s/other", "hello")
+        await client.ask("/v1/s/cut", "something else")
+        # What a kill at this moment leaves.
+        shutil.copytree(tmp_path / "f", tmp_path / "left")
+        assert (await client.finish("cut", reward=1))["answers"] == 4
+        await client.finish("other", reward=1)
+        assert not (tmp_path / "f" / ANSWERS).exists()
+    with (tmp_path / "left" / ANSWERS).open("ab") as file:
+        file.write(b"an answer that was not given any more")
+    async with served(tmp_path / "left") as client:
+        assert client.desk._folder.cut == 2 and not (tmp_path / "left" / ANSWERS).exists()
+    whole, kept = recorded(tmp_path / "f"), recorded(tmp_path / "left")
+    assert sorted(kept) == ["cut-0", "other-0", "over-0"]
+    for name, steps in (("cut-0", 4), ("other-0", 1)):
+        assert (kept[name].status.value, kept[name].error, kept[name].reward) == ("infrastructure_error", CUT, 0.0)
+        assert kept[name].forks == whole[name].forks and len(kept[name].steps) == steps
+        for before, after in zip(whole[name].steps, kept[name].steps, strict=True):
+            assert after.action == before.action and after.observation == before.observation
+            assert (after.id, after.previous, after.context) == (before.id, before.previous, before.context)
+            assert after.prompt.tolist() == before.prompt.tolist() and after.tokens.tolist() == before.tokens.tolist()
+            assert after.logprobs.tolist() == before.logprobs.tolist()
+    result = load_result(tmp_path / "left")
+    assert result.faults() == 2 and result.scores() == {"over": [1.0]}
 
 
 @pytest.mark.parametrize(
