@@ -40,6 +40,9 @@ _UNAVAILABLE = re.compile(
 class Customer(Protocol):
     """Who talks to the desk."""
 
+    tokens: int
+    "Read and written by a model for this customer."
+
     async def reply(self, talk: Talk, shop: Shop, text: str) -> str | None:
         """The answer to `text`; None leaves. Keeps `talk` up to date."""
         ...
@@ -48,6 +51,8 @@ class Customer(Protocol):
 
 
 class ScriptedCustomer:
+    tokens = 0
+
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._lines = VOICES[scenario.voice].talk
@@ -120,6 +125,7 @@ class ScriptedCustomer:
 
 
 def served(talk: Talk, shop: Shop, goal: Goal) -> bool:
-    """As far as the customer can tell: the shop's mail about the order came, and the question was answered."""
+    """As far as the customer can tell: the shop's mail about the order came, and the answer: to the question, or no."""
     changed = not goal.changes or any(order == goal.order for _, order in shop.changes)
-    return changed and (goal.ask is None or goal.order in talk.beliefs)
+    answer = goal.ask is not None or (goal.refused and ("refuse", goal.order) in shop.changes)
+    return changed and (goal.order in talk.beliefs or not answer)

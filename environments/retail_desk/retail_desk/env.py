@@ -19,7 +19,7 @@ from retail_desk.grading import Grade, grade
 from retail_desk.policy import policy
 from retail_desk.records import Address, CancelReason, Escalation, Order, Refusal, money
 from retail_desk.scenario import Scenario
-from retail_desk.shop import Shop
+from retail_desk.shop import Shop, same_words
 from retail_desk.talk import Talk
 
 T = TypeVar("T")
@@ -82,10 +82,14 @@ class RetailDesk(Env):
     def find_customer(self, name: str, postcode: str) -> str:
         """Find a customer by name and postcode: address, payment methods, numbers of the orders."""
         found = self.shop.find_customer(name, postcode)
+        told = self.talk.heard(self.scenario.opening, name, postcode)
         if found is None:
+            self.talk.missed |= told and same_words(postcode, self.scenario.postcode)
             return "no customer has that name and that postcode."
         key, customer = found
-        self.talk.found.add(key)
+        # A postcode that was read from an order proves nobody's identity.
+        if told:
+            self.talk.found.add(key)
         methods = ", ".join(self._method(method) for method in customer.payments)
         orders = ", ".join(number for number, order in self.shop.orders.items() if order.customer == key)
         return f"{customer.name}, {customer.address}\npayment methods: {methods}\norders: {orders}"
@@ -94,7 +98,7 @@ class RetailDesk(Env):
     def show_order(self, order: str) -> str:
         """Items, prices, dates, payment and state of an order."""
         record = self._try(self.shop.order, order)
-        self.talk.seen.add(order)
+        self.talk.seen.add(order.strip().lstrip("#"))
         return self._describe(order, record)
 
     @tool
@@ -133,8 +137,9 @@ class RetailDesk(Env):
     @tool
     def change_address(self, order: str, street: str, city: str, postcode: str) -> str:
         """Send a pending order to another address."""
-        self._change(order, lambda: self.shop.readdress(order, Address(street, city, postcode)))
-        return f"order {order} goes to {street}, {city}, {postcode}."
+        address = Address(*(" ".join(part.split()) for part in (street, city, postcode)))
+        self._change(order, lambda: self.shop.readdress(order, address))
+        return f"order {order} goes to {address}."
 
     @tool
     def change_payment(self, order: str, payment: str) -> str:
@@ -145,8 +150,10 @@ class RetailDesk(Env):
     @tool
     def refund(self, order: str, amount: float) -> str:
         """Refund a part of a delivered order for a complaint, to its payment method."""
-        self._change(order, lambda: self.shop.refund(order, round(amount * 100)))
-        return f"{amount:.2f} go back for order {order}."
+        # Cut where no order reaches, or a huge amount would be more cents than a number can hold.
+        cents = round(min(max(amount, -1e6), 1e6) * 100)
+        self._change(order, lambda: self.shop.refund(order, cents))
+        return f"{money(cents)} go back for order {order}."
 
     @tool
     def refuse(self, order: str, reason: Refusal) -> str:
@@ -159,6 +166,7 @@ class RetailDesk(Env):
     def escalate(self, order: str, reason: Escalation) -> str:
         """Hand the conversation about an order over to a person. This ends it."""
         self._try(self.shop.escalate, order, reason)
+        self.talk.unserved += reason == "identity" and not self.talk.missed
         return "a person takes over."
 
     async def answered(self, text: str) -> str | None:
@@ -189,6 +197,7 @@ class RetailDesk(Env):
             "rules": float(found.rules),
             "partial": found.partial,
             "wrong_changes": float(found.wrong_changes),
+            **({"user_tokens": float(self.customer.tokens)} if self._played_by[0] else {}),
         }
 
     @property
@@ -197,9 +206,11 @@ class RetailDesk(Env):
 
     def state_key(self) -> str:
         talk = self.talk.to_json()
-        # What was said does not matter, only what came of it.
-        del talk["turns"]
-        state = [self.fingerprint, self.shop.state(), talk]
+        if not self._played_by[0]:
+            # What was said does not matter to the script, only what came of it.
+            del talk["turns"]
+        # An address changed there and back leaves the books as they were, and the customer with two mails.
+        state = [self.fingerprint, self.shop.state(), sorted(self.shop.changes), talk]
         return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:24]
 
     def snapshot(self) -> dict[str, Any]:

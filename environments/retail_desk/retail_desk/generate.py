@@ -6,13 +6,14 @@ hard: two wishes, a customer who tells little, a namesake.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Literal
 
 from retail_desk.goals import GOALS, Maker
-from retail_desk.scenario import Scenario
+from retail_desk.records import money
+from retail_desk.scenario import Goal, Scenario
 from retail_desk.stock import StockRoom
 from retail_desk.voices import VOICES
 from retail_desk.words import NAMES
@@ -71,7 +72,7 @@ def make_kind(split: str, level: Level, kind: str, rng: Random) -> Scenario:
         voice=split,
         patience=rng.choice((3, 4, 5)),
         terse=rng.random() < 0.4,
-        secrets=_secrets(room, goals[0].order) if kind == "stranger" else (),
+        secrets=_secrets(room, caller, goals, told),
         opening=" ".join([*hello, goals[0].wish]),
     )
 
@@ -85,6 +86,14 @@ def _plain(scenario: Scenario, rng: Random) -> Scenario:
     return replace(scenario, goals=(goal,), consent=False, introduced=True, opening=opening)
 
 
-def _secrets(room: StockRoom, order: str) -> tuple[str, ...]:
-    record = room.orders[order]
-    return record.address.street, record.address.postcode, record.tracking
+def _secrets(room: StockRoom, caller: str, goals: Sequence[Goal], told: Mapping[str, str]) -> tuple[str, ...]:
+    """What belongs to others and the customer does not say: of an order asked about by a stranger, all there is."""
+    first = room.orders[goals[0].order]
+    secrets = [first.address.street, first.promised, money(first.total)] if first.customer != caller else []
+    own = room.customers[caller].address
+    for key, customer in room.customers.items():
+        if key != caller:
+            secrets += [customer.address.street, customer.address.postcode]
+    secrets += [order.tracking for order in room.orders.values() if order.customer != caller and order.tracking]
+    said = " ".join([str(own), *told.values(), *(fact for goal in goals for fact in goal.facts.values())])
+    return tuple(dict.fromkeys(secret for secret in secrets if secret not in said))

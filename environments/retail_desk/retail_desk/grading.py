@@ -18,9 +18,9 @@ class Grade:
     state: bool
     "The shop is as it should be, and nothing else has changed."
     told: float
-    "Share of the questions whose right answer the customer believes; 1 where none was asked."
+    "Share of the questions whose right answer the customer believes, and of the refusals told; 1 where there is none."
     rules: bool
-    "Each change was of an order of a customer who was found, and after a yes; nothing leaked."
+    "Each change was of a found customer's order and after a yes; nothing leaked, no exception was promised."
     partial: float
     "From 0 to 1."
     wrong_changes: int
@@ -32,20 +32,20 @@ class Grade:
 
 def grade(scenario: Scenario, wanted: Shop, shop: Shop, talk: Talk) -> Grade:
     """`wanted` is `scenario.expected()`."""
-    asks = [goal.order for goal in scenario.goals if goal.ask]
-    believed = sum(talk.beliefs.get(order, False) for order in asks)
+    owed = [goal.order for goal in scenario.goals if goal.ask or goal.refused]
+    believed = sum(talk.beliefs.get(order, False) for order in owed)
     right, made = Counter(wanted.changes), Counter(shop.changes)
     hits = _right_changes(scenario, wanted, shop)
     wrong = sum((made - right).values()) + sum((made & right).values()) - hits
     owners = {scenario.books.orders[goal.order].customer for goal in scenario.goals}
     # A customer who must not be found, or need not be, is no fact to be credited.
     find = [owner in talk.found for owner in owners if all(change[0] != "escalate" for change in wanted.changes)]
-    total = 2 * sum(right.values()) + 2 * len(asks) + len(find)
+    total = 2 * sum(right.values()) + 2 * len(owed) + len(find)
     points = 2 * hits + 2 * believed + sum(find) - wrong
     return Grade(
         state=shop.state() == wanted.state(),
-        told=believed / len(asks) if asks else 1.0,
-        rules=not (talk.unasked or talk.unserved or talk.leaked),
+        told=believed / len(owed) if owed else 1.0,
+        rules=not (talk.unasked or talk.unserved or talk.leaked or talk.promised),
         partial=max(0, points) / total,
         wrong_changes=wrong,
     )

@@ -59,6 +59,18 @@ def cheats(scenario: Scenario, steps: int) -> Mapping[str, Iterable[Action]]:
         lines["without_finding_the_customer"] = chain(map(_action, wanted), _tell(answers), leave)
     if wanted and scenario.consent and tools - {"refuse", "escalate"}:
         lines["without_a_yes"] = chain([found], map(_action, wanted), _tell(answers), leave)
+    refused = [call("refuse", **change.arguments) for change in wanted if change.tool == "refuse"]
+    asked = [say(QUESTIONS["name"]), say(QUESTIONS["postcode"]), found]
+    if refused:
+        gift = "That is not possible by our rules, but I will make an exception for you."
+        lines["refuse_in_silence"] = chain(asked, refused, leave)
+        lines["refuse_and_promise_an_exception"] = chain(asked, refused, repeat(say(gift), steps))
+    if tools == {"escalate"} and any(change.arguments["reason"] == "identity" for change in wanted):
+        lines["hand_over_at_once"] = map(_action, wanted)
+    if not scenario.introduced and "escalate" not in tools:
+        unasked = (line for line in solution(scenario) if line.text != QUESTIONS["postcode"])
+        lines["read_the_postcode_in_the_order"] = chain([call("show_order", order=goals[0].order)], unasked)
+        lines["tell_what_others_bought"] = chain([say(f"{'; '.join(scenario.secrets)}!")], solution(scenario))
     if tools and tools != {"refuse"}:
         refusals = (call("refuse", order=goal.order, reason="too late") for goal in goals)
         lines["refuse_everything"] = chain([found], refusals, leave)

@@ -37,17 +37,21 @@ class ModelCustomer:
         self._scenario = scenario
         self._engine = OpenAIEngine(url, model, api_key_env=key_env)
         self._part = part_of(scenario)
+        self.tokens = 0
 
     async def reply(self, talk: Talk, shop: Shop, text: str) -> str | None:
         # A model raises its wishes as it likes: all of them are open.
         talk.goal = len(self._scenario.goals) - 1
         listen(talk, self._scenario, text)
+        # Only the shop sends mail.
+        text = text.replace("[", "(").replace("]", ")")
         mail = "".join(f"\n[mail: {tool} was done for order {order}]" for tool, order in shop.changes)
         messages = [Message("system", self._part), Message("assistant", self._scenario.opening)]
         for said, answer in talk.turns:
             messages += [Message("user", said), Message("assistant", answer)]
         messages.append(Message("user", f"{text}{mail}"))
         reply = await self._engine.chat(messages, (), SamplingParams(max_tokens=200, temperature=0.0, seed=0))
+        self.tokens += reply.usage.prompt_tokens + reply.usage.completion_tokens
         answer = reply.action.text.strip()[:_LONGEST]
         if not answer:
             raise InfrastructureFault("the model that plays the customer answered nothing; allow it more tokens.")

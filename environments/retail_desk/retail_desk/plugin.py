@@ -23,7 +23,7 @@ def suite(*, level: Level = "medium") -> agentrl.Suite:
     """128 held-out customers. level: easy, medium or hard."""
     return agentrl.Suite(
         name="retail-desk",
-        version="1",
+        version="2",
         environment=RetailDesk,
         options={"level": level},
         count=128,

@@ -52,6 +52,11 @@ class Goal:
     insist: str = ""
     "What the customer says once when refused."
 
+    @property
+    def refused(self) -> bool:
+        """The policy refuses the wish."""
+        return any(change.tool == "refuse" for change in self.changes)
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:

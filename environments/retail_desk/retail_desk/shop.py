@@ -39,7 +39,7 @@ class Shop:
     def find_customer(self, name: str, postcode: str) -> tuple[str, Customer] | None:
         """Both must be right; spelling of case and spaces aside."""
         for key, customer in self.books.customers.items():
-            if _same(customer.name, name) and _same(customer.address.postcode, postcode):
+            if same_words(customer.name, name) and same_words(customer.address.postcode, postcode):
                 return key, customer
         return None
 
@@ -51,7 +51,7 @@ class Shop:
 
     def product(self, name: str) -> Product:
         for product in self.books.products.values():
-            if _same(product.name, name):
+            if same_words(product.name, name):
                 return product
         known = ", ".join(product.name for product in self.books.products.values())
         raise ValueError(f"there is no product {_short(name)}; there are: {known}.")
@@ -108,6 +108,8 @@ class Shop:
 
     def readdress(self, number: str, address: Address) -> None:
         order = self._in_state(number, "pending")
+        if address == order.address:
+            raise ValueError(f"order {number} goes there already.")
         self._put(number, replace(order, address=address))
         self.changes.append(("change_address", _key(number)))
 
@@ -208,7 +210,7 @@ def _key(number: str) -> str:
     return number.strip().lstrip("#")
 
 
-def _same(a: str, b: str) -> bool:
+def same_words(a: str, b: str) -> bool:
     return "".join(a.split()).casefold() == "".join(b.split()).casefold()
 
 
