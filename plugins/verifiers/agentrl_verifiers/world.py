@@ -6,10 +6,7 @@ Nothing is scored in part: a taskset that needs tools, a box or several turns is
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import verifiers.v1 as vf
@@ -18,11 +15,8 @@ from verifiers.v1.types import content_text
 from verifiers.v1.utils.loaders import load_taskset, taskset_config_type
 
 from agentrl import Action, Env, EnvironmentFault, Message, Observation, Task, say
+from agentrl_verifiers.tasksets import Tasksets, reach
 
-FIFTH = 5
-"Where no `test_config` says what is held out, every fifth task is."
-ENDLESS_TEST = 256
-"Held-out tasks of a taskset without an end."
 Role = Literal["system", "user", "assistant"]
 
 
@@ -48,44 +42,26 @@ class VerifiersWorld(Env):
         config: its own options. test_config: those of the held-out tasks; every fifth of the same ones if left out.
         answer: the field of its data that the oracle says. wins_at: the reward that is a success.
         """
-        if path:
-            folder = Path(path).expanduser().resolve()
-            if not folder.is_dir():
-                raise ValueError(f"has path {path!r}, which is no folder; name the one in which {taskset!r} lies.")
-            sys.path.insert(0, str(folder))
+        reach(path, taskset)
         self.taskset = taskset
         self.answer = answer
         self.wins_at = wins_at
-        self._train = _loaded(taskset, config or {})
-        self._test = None if test_config is None else _loaded(taskset, test_config)
+        test = None if test_config is None else _loaded(taskset, test_config)
+        self._tasksets = Tasksets(taskset, "verifiers", _loaded(taskset, config or {}), test)
         self._now: Any = None
         self._reward = 0.0
         self._scores: dict[str, float] = {}
         self._answered = False
 
     def tasks(self, split: str) -> Iterator[Task]:
-        """In the taskset's order; both splits end where it ends."""
-        if split not in ("train", "test"):
-            raise ValueError(f"there is no split {split!r}; there are 'train' and 'test'.")
-        source = self._source(split)
-        found = enumerate(source)
-        if self._test is None:
-            found = ((place, one) for place, one in found if (place % FIFTH == FIFTH - 1) == (split == "test"))
-        end = ENDLESS_TEST if split == "test" and not source.bounded else None
-        for place, one in islice(found, end):
-            name = str(one.data.id or place)
-            data = {"place": place, "split": split, "key": one.key}
-            yield Task(f"{self.taskset}-{split}-{name}", "verifiers", place, data, split)
+        return self._tasksets.tasks(split)
 
     def reset(self, task: Task) -> Observation:
-        place = int(task.data["place"])
-        self._now = next(iter(self._source(str(task.data["split"])).include(idx=[f"{place}:{place + 1}"])), None)
-        if self._now is None or self._now.key != task.data["key"]:
-            raise EnvironmentFault(f"the taskset {self.taskset!r} has another task at {place} than {task.id!r}.")
+        self._now = self._tasksets.find(task)
         if lacking := _beyond_one_answer(self._now):
             raise EnvironmentFault(
-                f"{task.id!r} cannot be played as one question and one answer: {lacking}. Let verifiers' own rollout "
-                "play it through the policy's endpoint."
+                f"{task.id!r} cannot be played as one question and one answer: {lacking}. The environment "
+                "verifiers_rollouts lets their own rollout play it."
             )
         self._reward, self._scores, self._answered = 0.0, {}, False
         return Observation(tuple(_shown(self._now.data)))
@@ -117,9 +93,6 @@ class VerifiersWorld(Env):
                 f"are {fields}. Name one with answer=."
             )
         yield say(str(getattr(self._now.data, self.answer)))
-
-    def _source(self, split: str) -> Any:
-        return self._test if split == "test" and self._test is not None else self._train
 
 
 def _loaded(name: str, options: dict[str, Any]) -> Any:
