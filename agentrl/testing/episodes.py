@@ -68,7 +68,7 @@ def author_of(environment: Environment) -> type:
 def limits_of(environment: Environment) -> tuple[int, float, float]:
     """`max_steps`, `step_deadline` and `reset_deadline`, the last two in seconds."""
     return (
-        getattr(environment, "max_steps", DEFAULT_STEPS),
+        getattr(environment, "max_steps", None) or DEFAULT_STEPS,
         getattr(environment, "step_deadline", DEFAULT_DEADLINE),
         getattr(environment, "reset_deadline", DEFAULT_DEADLINE),
     )

@@ -17,6 +17,7 @@ import pytest
 from agentrl.environment import Env, call
 from agentrl.errors import ConfigError
 from agentrl.testing import NullAgent, RandomAgent, ScriptedAgent, assert_environment, check_environment
+from agentrl.testing.episodes import DEFAULT_STEPS, limits_of
 from agentrl.tools import ToolError, tool
 from agentrl.types import Action, Message, Observation, StepResult, Task, ToolSpec
 
@@ -493,3 +494,12 @@ def test_of_a_slow_world_each_check_plays_what_it_can_and_the_report_says_what_w
     assert heard.results == list(report.results)
     assert list(dict.fromkeys(heard.checks))[:4] == ["oracle", "null", "random", "cheats"]
     assert check_environment(lambda: Boxes(), tasks=2).left_out == ""
+
+
+def test_an_environment_that_leaves_its_steps_to_the_recipe_is_checked_within_a_number_of_them():
+    class Agent:
+        """As an agent with a loop of its own declares it."""
+
+        max_steps = None
+
+    assert limits_of(Agent())[0] == DEFAULT_STEPS

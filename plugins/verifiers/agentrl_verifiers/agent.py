@@ -37,9 +37,11 @@ class VerifiersRollouts(agentrl.AgentEnv):
         """theirs: makes a world that plays a task once it is told where the policy is."""
         super().__init__()
         self._theirs = theirs
+        # Made here, so that an option which it cannot take is said here.
+        self._first = theirs()
 
     def tasks(self, split: str) -> Iterable[agentrl.Task]:
-        found: Iterable[agentrl.Task] = self._theirs().tasks(split)
+        found: Iterable[agentrl.Task] = self._first.tasks(split)
         return found
 
     async def play(self, task: agentrl.Task, base_url: str) -> agentrl.Ending:

@@ -1,4 +1,4 @@
-"""What this package registers: tasksets of verifiers as one answer, and their own rollouts, in one virtual environment."""
+"""What this package registers: `verifiers` and `verifiers_rollouts`, both in one virtual environment of their own."""
 
 from __future__ import annotations
 
