@@ -71,7 +71,6 @@ def bepa(
     *,
     expert: Literal["shaped", "imitated"] = "shaped",
     imitation: float = 1.0,
-    shape: float = 0.1,
     size: int = 1,
     tasks: int = 1000,
     scale: Scale = "group",
@@ -83,7 +82,7 @@ def bepa(
     Under the strategy `guided` with shares = [1.0] that is a success of the policy itself, told the plan (the paper's
     first level), with the true importance weight of the guided sampler; under `expert` the expert's own trace; under
     any, later on, the last success that the policy had of the task. `imitation` weighs the expert's tokens: "imitated"
-    by `-log pi`, "shaped" by `-pi / (pi + shape)`, LUFFY's. They count in the baseline with their return. The paper's
+    by `-log pi`, "shaped" by `-pi / (pi + 0.1)`, LUFFY's. They count in the baseline with their return. The paper's
     public page leaves the weight and the number kept open; `size` successes are kept of each of `tasks` tasks.
     """
 
@@ -91,7 +90,7 @@ def bepa(
         from agentrl.losses import credits, regularisers, weights
         from agentrl.losses.objective import Term
 
-        loss = regularisers.imitation if expert == "imitated" else regularisers.shaped_imitation(shape=shape)
+        loss = regularisers.imitation if expert == "imitated" else regularisers.shaped_imitation()
         own = objective.build()
         term = Term(imitation, loss, weights.taught, teaches=True)
         return replace(own, regularisers=(*own.regularisers, term), credits=(*own.credits, credits.untaught))

@@ -1,8 +1,9 @@
-"""For authors of environments: checks that prove one sound, and agents that need no model."""
+"""For authors of environments: checks that prove one sound, an episode of given actions, agents that need no model."""
 
 from agentrl.agents import Agent, NullAgent, RandomAgent, ScriptedAgent
 from agentrl.testing.checks import assert_environment, check_environment
 from agentrl.testing.report import CheckReport, CheckResult
+from agentrl.testing.scripted import play
 
 __all__ = [
     "Agent",
@@ -13,4 +14,5 @@ __all__ = [
     "ScriptedAgent",
     "assert_environment",
     "check_environment",
+    "play",
 ]

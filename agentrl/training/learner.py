@@ -14,11 +14,10 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,11 +61,11 @@ class TorchLearner:
     """Implements `protocols.Learner` for a transformers causal language model.
 
     `model` is trained in place; with `settings.lora` adapters are put into it. `lock` is held while weights are
-    written, and with `hold="update"` during the whole update: for an engine that shares `model` and takes the same
-    lock around its own forward passes. `source` is the folder that the model came from (its tokenizer files go into
-    every checkpoint). Batches that gave non-finite numbers are saved into `dumps`. Where the objective asks for a
-    reference, it is `model` as it is given here: a copy is kept, or the adapters are switched off to read it. `teacher`
-    is a model of the same tokenizer, for an objective that asks for one.
+    written: for an engine that shares `model` and takes the same lock around its own forward passes. `source` is the
+    folder that the model came from (its tokenizer files go into every checkpoint). Batches that gave non-finite numbers
+    are saved into `dumps`. Where the objective asks for a reference, it is `model` as it is given here: a copy is kept,
+    or the adapters are switched off to read it. `teacher` is a model of the same tokenizer, for an objective that asks
+    for one.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class TorchLearner:
         *,
         settings: LearnerSettings,
         lock: threading.Lock | None = None,
-        hold: Literal["weights", "update"] = "weights",
         source: Path | None = None,
         dumps: Path | None = None,
         teacher: Any = None,
@@ -91,7 +89,6 @@ class TorchLearner:
         self._prepares = objective if isinstance(objective, Objective) and objective.surveys else None
         self._silent = self._prepares is None and _silent_without_advantage(objective)
         self._lock = lock or threading.Lock()
-        self._hold = hold
         self._dumps = dumps
         self.version = 0
         "Number of optimiser updates so far."
@@ -141,8 +138,7 @@ class TorchLearner:
         if not batch.has_signal and not (self._prepares and self._prepares.credits):
             return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
         before = self.version
-        with self._held("update"):
-            reasons, metrics, taught = self._update(batch)
+        reasons, metrics, taught = self._update(batch)
         metrics["updates"] = float(self.version - before)
         metrics["seconds"] = time.perf_counter() - started
         updated = self.version > before
@@ -162,7 +158,7 @@ class TorchLearner:
         checkpoint.save(self, folder)
 
     def load(self, folder: Path) -> None:
-        with self._held("weights"), self._held("update"):
+        with self._lock:
             checkpoint.load(self, folder)
 
     def objective_state(self) -> JSON:
@@ -330,7 +326,7 @@ class TorchLearner:
             )
         for group in self.optimizer.param_groups:
             group["lr"] = factor * self._learning_rate()
-        with self._held("weights"):
+        with self._lock:
             self.optimizer.step()
         self.version += 1
         return clip
@@ -352,14 +348,6 @@ class TorchLearner:
     def _learning_rate(self) -> float:
         warmup = self.settings.warmup_updates
         return self.settings.learning_rate * (min(1.0, (self.version + 1) / warmup) if warmup else 1.0)
-
-    @contextmanager
-    def _held(self, part: Literal["weights", "update"]) -> Iterator[None]:
-        if part != self._hold:
-            yield
-        else:
-            with self._lock:
-                yield
 
     def _tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.tree_model.device)

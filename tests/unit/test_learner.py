@@ -262,10 +262,9 @@ def test_the_objective_of_the_losses_package_fits() -> None:
     assert TorchLearner(tiny_llama(), objective, settings=SGD).update(random_batch(11)).updated
 
 
-@pytest.mark.parametrize("hold", ["weights", "update"])
-def test_the_lock_is_held_while_weights_are_written(hold: Any) -> None:
+def test_the_lock_is_held_while_weights_are_written() -> None:
     lock = threading.Lock()
-    learner = TorchLearner(tiny_llama(), PolicyGradient(), settings=SGD, lock=lock, hold=hold)
+    learner = TorchLearner(tiny_llama(), PolicyGradient(), settings=SGD, lock=lock)
     held: list[bool] = []
     learner.optimizer.register_step_pre_hook(lambda *_: held.append(lock.locked()))
     learner.update(random_batch(0))

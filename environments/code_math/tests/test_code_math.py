@@ -23,24 +23,11 @@ from code_math.values import Words, parse, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl import Action, Task, call, say
+from agentrl import Task, call, say
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError
 from agentrl.sandbox import Limits, Ran
-from agentrl.testing import assert_environment
-from agentrl.types import StepResult
-
-
-async def play(env: CodeMath, task: Task, actions: list[Action] | None = None) -> list[StepResult]:
-    world = adapt(env)
-    await world.reset(task)
-    results: list[StepResult] = []
-    for action in env.oracle(task) if actions is None else actions:
-        results.append(await world.step(action))
-        if results[-1].terminated or results[-1].truncated:
-            break
-    await world.close()
-    return results
+from agentrl.testing import assert_environment, play
 
 
 def a_task(question: str, answer: str) -> Task:

@@ -17,23 +17,9 @@ from keydoor.world import DIRECTIONS, Layout, World
 
 from agentrl import Action, Task, call, say
 from agentrl.environment import adapt
-from agentrl.testing import assert_environment
-from agentrl.types import StepResult
+from agentrl.testing import assert_environment, play
 
 HARD: dict[str, Any] = {"walls": True, "hints": False, "size": 5, "horizon": 30}
-
-
-async def play(env: KeyDoor, task: Task, actions: Iterable[Action] | None = None) -> list[StepResult]:
-    """The episode under `actions`, which may run dry; the oracle's where none are given."""
-    world = adapt(env)
-    await world.reset(task)
-    results: list[StepResult] = []
-    for action in env.oracle(task) if actions is None else actions:
-        results.append(await world.step(action))
-        if results[-1].terminated or results[-1].truncated:
-            break
-    await world.close()
-    return results
 
 
 def act(world: World, number: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from random import Random
@@ -30,23 +29,10 @@ from retail_desk.words import NAMES
 from agentrl import Action, Task, call, say
 from agentrl.environment import adapt
 from agentrl.errors import InfrastructureFault
-from agentrl.testing import assert_environment
+from agentrl.testing import assert_environment, play
 from agentrl.types import StepResult
 
 LEVELS: tuple[Level, ...] = ("easy", "medium", "hard")
-
-
-async def play(env: RetailDesk, task: Task, actions: Iterable[Action] | None = None) -> list[StepResult]:
-    """The episode under `actions`, which may run dry; the oracle's where none are given."""
-    world = adapt(env)
-    await world.reset(task)
-    results: list[StepResult] = []
-    for action in env.oracle(task) if actions is None else actions:
-        results.append(await world.step(action))
-        if results[-1].terminated or results[-1].truncated:
-            break
-    await world.close()
-    return results
 
 
 def a_task(level: Level, kind: str, *, refused: bool = False, split: str = "train") -> Task:

@@ -29,11 +29,11 @@ from search_qa.scoring import citations, exact_match, f1, normalised, read_answe
 from search_qa.world import PATHS, make_world
 from typer.testing import CliRunner
 
-from agentrl import Action, Suite, Task, call, say
+from agentrl import Suite, Task, call, say
 from agentrl.environment import adapt
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError
 from agentrl.plugins import load_host
-from agentrl.testing import assert_environment
+from agentrl.testing import assert_environment, play
 from agentrl.types import StepResult
 
 CORPUS = [
@@ -42,19 +42,6 @@ CORPUS = [
     Document("c", "Zürich", "Zürich liegt am See: 日本語 too."),
     Document("d", "Limes", "Limes are green and sour, and limes are small."),
 ]
-
-
-async def play(env: SearchQA, task: Task, actions: Iterable[Action] | None = None) -> list[StepResult]:
-    """The episode under `actions`, which may run dry; the oracle's where none are given."""
-    world = adapt(env)
-    await world.reset(task)
-    results: list[StepResult] = []
-    for action in env.oracle(task) if actions is None else actions:
-        results.append(await world.step(action))
-        if results[-1].terminated or results[-1].truncated:
-            break
-    await world.close()
-    return results
 
 
 def told(result: StepResult) -> str:

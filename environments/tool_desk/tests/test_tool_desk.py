@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable
 from functools import partial
 from itertools import islice, permutations
 from typing import Any
@@ -20,9 +19,9 @@ from tool_desk.grading import partial_credit, succeeded
 from tool_desk.request import KINDS, Level, Request, make_request
 from tool_desk.words import DAYS, VOCABULARIES
 
-from agentrl import Action, Task, call, say
+from agentrl import Task, call, say
 from agentrl.environment import adapt
-from agentrl.testing import assert_environment
+from agentrl.testing import assert_environment, play
 from agentrl.types import StepResult
 
 LEVELS: tuple[Level, ...] = ("easy", "medium", "hard")
@@ -35,19 +34,6 @@ BOOK = Request(
     booking=("Ann", "Cedar", "Monday"),
 )
 PHONE = Request("phone", "Ann's phone?", BOOK.people, BOOK.rooms, (("find_person", "Ann"),), answer=1234)
-
-
-async def play(env: ToolDesk, task: Task, actions: Iterable[Action] | None = None) -> list[StepResult]:
-    """The episode under `actions`, which may run dry; the oracle's where none are given."""
-    world = adapt(env)
-    await world.reset(task)
-    results: list[StepResult] = []
-    for action in env.oracle(task) if actions is None else actions:
-        results.append(await world.step(action))
-        if results[-1].terminated or results[-1].truncated:
-            break
-    await world.close()
-    return results
 
 
 def a_task(request: Request) -> Task:
