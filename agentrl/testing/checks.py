@@ -10,8 +10,8 @@ import math
 from collections.abc import Awaitable, Callable
 
 from agentrl.blame import AuthorFault, frames_of, own_place, place
-from agentrl.errors import ConfigError
-from agentrl.testing.declarations import check_tasks, check_tools
+from agentrl.errors import AgentRLError, ConfigError
+from agentrl.testing.declarations import check_construct, check_tasks, check_tools
 from agentrl.testing.elsewhere import check_processes
 from agentrl.testing.episodes import advance, begin, blaming
 from agentrl.testing.pace import Pace, Progress, Silent
@@ -62,6 +62,7 @@ def check_environment(
         where = place(owner, "__init__", frames_of(error.__traceback__))
         what = f"{type(error).__name__}: {error}"
         advice = "Give the options that it needs, as key=value, or mend what it needs to be made."
+        advice = "" if isinstance(error, AgentRLError) else advice  # it says itself what to do
         refused = failed("construct", what, where, advice)
         pace.progress.found(refused)
         return CheckReport(name, (refused,))
@@ -71,7 +72,7 @@ def check_environment(
         results.append(result)
         pace.progress.found(result)
 
-    keep(passed("construct", f"{subject.name} at {subject.where('__init__', 'reset')}"))
+    keep(check_construct(subject))
     if named := bool(subject.tools):
         keep(check_tools(subject))
     keep(_tasks(subject, tasks))

@@ -5,14 +5,17 @@ A task and a call travel between processes and lie in the ledger, so both must s
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import random
 from collections.abc import Mapping, Sequence
+from inspect import isfunction
 
 from pydantic_core import to_jsonable_python
 
 from agentrl.agents import random_arguments
+from agentrl.environment import Env
 from agentrl.protocols import Environment
 from agentrl.testing.episodes import blaming
 from agentrl.testing.report import CheckResult, failed, passed, skipped
@@ -22,6 +25,18 @@ from agentrl.types import JSON, Task
 
 _PROBE = 200
 "Tasks of each split that are read."
+_NEAR = 0.8
+"How alike (0 to 1) two names are, of which one is taken for a slip of the other."
+
+
+def check_construct(subject: Subject) -> CheckResult:
+    """A name that is a slip of one of `Env`'s is never read, so the environment is not the one that was meant."""
+    owner = subject.owner
+    for name, meant in _slips(owner).items():
+        advice = f"Call it {meant!r}, or `_{name}` if it is your own."
+        what = f"nothing reads {owner.__name__}.{name}; an `Env` has {meant!r}"
+        return failed("construct", what, subject.where(name), advice)
+    return passed("construct", f"{subject.name} at {subject.where('__init__', 'reset')}")
 
 
 def check_tools(subject: Subject) -> CheckResult:
@@ -46,6 +61,25 @@ def check_tools(subject: Subject) -> CheckResult:
             advice = "The schema must describe what the annotations accept."
             return failed("tools", f"{spec.name!r}: {problem}", where, advice)
     return passed("tools", f"{len(subject.tools)}: {', '.join(spec.name for spec in subject.tools)}")
+
+
+def _slips(owner: type) -> dict[str, str]:
+    """What the author wrote and `Env` does not know, by the name of the same kind that it resembles and does not have."""
+    if not issubclass(owner, Env):
+        return {}
+    own = {
+        name: value for base in reversed(owner.__mro__) if base not in Env.__mro__ for name, value in vars(base).items()
+    }
+    free = {name: value for name, value in vars(Env).items() if name not in own and not name.startswith("_")}
+    tools = tools_of(owner)
+    slips: dict[str, str] = {}
+    for name, value in own.items():
+        if name.startswith("_") or name in tools or hasattr(Env, name):
+            continue
+        alike = [known for known, default in free.items() if isfunction(default) == isfunction(value)]
+        for meant in difflib.get_close_matches(name, alike, n=1, cutoff=_NEAR):
+            slips[name] = meant
+    return slips
 
 
 def check_tasks(subject: Subject, count: int) -> CheckResult:

@@ -32,12 +32,13 @@ async def check_oracle(subject: Subject) -> CheckResult:
 
         episode = await subject.play(task, choose)
         played = f"on task {task.id!r} it played {action_text(episode.actions)}"
+        # First: an oracle whose call is refused often runs out of actions as well, which is not what is to be mended.
+        if mistake := next((result.policy_error for result in episode.results if result.policy_error), ""):
+            advice = "The oracle's calls must be valid calls of the tools: methods with `@tool` above them."
+            return failed("oracle", f"{played}, and made a mistake: {mistake}", where, advice)
         if made[0].exhausted:
             advice = "Yield actions until the episode ends (a last `say(...)` ends it unless `answered` replies)."
             return failed("oracle", f"{played}; the last one was not its own: it had no more", where, advice)
-        if mistake := next((result.policy_error for result in episode.results if result.policy_error), ""):
-            advice = "The oracle's calls must be valid calls of the tools."
-            return failed("oracle", f"{played}, and made a mistake: {mistake}", where, advice)
         if not episode.success:
             advice = "Let the oracle win every task, or drop the tasks that cannot be won."
             what = f"{played}: {_outcome(subject, episode)}, no success"

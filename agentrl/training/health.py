@@ -106,7 +106,7 @@ def _calls(recent: Sequence[ProgressReport]) -> str:
         return ""
     return (
         f"{bad:.0%} of the tool calls are malformed or invalid. Try a warm start on demonstrations, "
-        "fewer or simpler tools, or a larger max_tokens if calls are cut off."
+        "or a longer one, fewer or simpler tools, or a larger max_tokens if calls are cut off."
     )
 
 

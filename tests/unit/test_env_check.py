@@ -248,6 +248,34 @@ class ShortOracle(Boxes):
         yield call("open_box", color=self.wanted[0])
 
 
+class WrongTool(Boxes):
+    def oracle(self, task):
+        yield call("opne_box", color=self.wanted[0])
+
+
+class SlippedMethod(Boxes):
+    def step_rewards(self):
+        return 0.1
+
+
+class SlippedSetting(Boxes):
+    step_deadlin = 1.0
+
+
+class OwnNames(Boxes):
+    answer = ""
+    closed = False
+
+    def step_rewards(self):
+        return 0.1
+
+    def step_reward(self):
+        return 0.1 * self.step_rewards()
+
+    def _step_deadlines(self):
+        return ()
+
+
 class BadSnapshot(Boxes):
     def snapshot(self):
         return {"opened": self.opened[:-1]}
@@ -303,6 +331,8 @@ SICK = [
     (RewardFarm, "random", Boxes.reward, 0, "on average, the oracle"),
     (Cheatable, "cheats", Boxes.cheats, 0, "the cheat 'reversed' wins"),
     (LosingOracle, "oracle", LosingOracle.oracle, 0, "no success"),
+    (WrongTool, "oracle", WrongTool.oracle, 0, "made a mistake: no tool is called 'opne_box'"),
+    (SlippedMethod, "construct", SlippedMethod.step_rewards, 0, "an `Env` has 'step_reward'"),
     (ShortOracle, "oracle", ShortOracle.oracle, 0, "it had no more"),
     (BadSnapshot, "snapshot", Boxes.restore, 0, "after restore ''"),
     (BadClose, "close", BadClose.close, 1, "close raised AttributeError"),
@@ -345,6 +375,15 @@ def test_a_sick_environment_is_named_with_file_and_line(kind, check, method, off
     else:
         assert result.where == f"{__file__}:{method.__code__.co_firstlineno + offset}"
     assert f"{kind.__name__} is NOT sound" in str(report)
+
+
+def test_a_setting_that_is_a_slip_is_named_and_names_of_ones_own_are_left_alone():
+    said = check_environment(SlippedSetting, tasks=1)["construct"]
+    assert (said.outcome, said.what) == (
+        "failed",
+        "nothing reads SlippedSetting.step_deadlin; an `Env` has 'step_deadline'",
+    )
+    assert check_environment(lambda: OwnNames(), tasks=1)["construct"].outcome == "ok"
 
 
 def test_only_the_check_that_is_concerned_fails():
