@@ -95,6 +95,9 @@ def resolve(name_or_path: str | Path) -> Path:
         return folder
     if folder.exists():
         raise ConfigError(f"{folder} is no model folder: it has no config.json.")
+    if "/" in name and folder.parent.is_dir():
+        near = did_you_mean(str(folder), map(str, folder.parent.iterdir()))
+        raise UnknownNameError(f"there is a folder {str(folder.parent)!r} and no {folder.name!r} in it.{near}")
     if _HUB_NAME.fullmatch(name):
         return _from_hub(name)
     raise UnknownNameError(
@@ -257,9 +260,10 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as problem:
+        first, _, _ = str(problem).partition("\n")
         raise ConfigError(
             f"the model {name!r} is no folder here and could not be fetched from the model hub "
-            f"({type(problem).__name__}: {problem}). Known without a hub: {', '.join(KNOWN)}."
+            f"({type(problem).__name__}: {first}). Known without a hub: {', '.join(KNOWN)}."
         ) from problem
 
 

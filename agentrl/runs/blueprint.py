@@ -80,6 +80,14 @@ class Blueprint:
             raise ConfigError(
                 f"the environment has no tasks in its split {split!r}; set evaluation.split or tasks = 0."
             )
+        if split not in ("train", "test"):
+            # Many a `tasks` takes what it does not know for "train": a slip would be measured on what is trained.
+            trained = {task.id for task in islice(self.environment().tasks("train"), count)}
+            if shared := trained.intersection(task.id for task in tasks):
+                raise ConfigError(
+                    f"evaluation.split is {split!r}, and its tasks are trained on ({len(shared)} of the first {count}, "
+                    f"such as {min(shared)!r}). Name a split that shares no task with 'train'; 'test' is one."
+                )
         return tasks
 
     def device(self) -> str:

@@ -25,16 +25,29 @@ def find_suite(host: Host, name: str, words: Sequence[str] = ()) -> Suite:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.toml").is_file():
-            raise ConfigError(f"{folder} is no run: there is no config.toml in it. A suite's name or a recipe is too.")
+            raise ConfigError(
+                f"{folder} is no run: there is no config.toml in it.{_of_environment(host, name)} "
+                "A suite's name, a recipe or a run's folder is needed."
+            )
         return suite_of(host, load_config(folder / "config.toml", words))
     try:
         path = find_recipe(name)
     except UnknownNameError as error:
         raise UnknownNameError(
-            f"no suite and no recipe is called {name!r}.{did_you_mean(name, [*known, *recipes()])} "
+            f"no suite and no recipe is called {name!r}."
+            f"{_of_environment(host, name) or did_you_mean(name, [*known, *recipes()])} "
             f"Suites: {', '.join(known) or 'none'}. Recipes: {', '.join(sorted(recipes()))}. A run's folder works too."
         ) from error
     return suite_of(host, load_config(path, words))
+
+
+def _of_environment(host: Host, name: str) -> str:
+    """What to do where the name of an environment stands for a suite's."""
+    if name not in [entry.name for entry in host.entries("environments")]:
+        return ""
+    return (
+        f" There is an environment {name!r}: name a recipe that plays it, or give it a suite (docs/guides/evaluate.md)."
+    )
 
 
 def plugins_of(*names: str) -> list[str]:

@@ -64,7 +64,7 @@ def check_tools(subject: Subject) -> CheckResult:
 
 
 def _slips(owner: type) -> dict[str, str]:
-    """What the author wrote and `Env` does not know, by the name of the same kind that it resembles and does not have."""
+    """Names of the author's that nothing reads, each with the one of `Env` that it resembles."""
     if not issubclass(owner, Env):
         return {}
     own = {

@@ -40,6 +40,17 @@ def test_a_tiny_models_tokenizer_has_its_renderer(tiny: Path) -> None:
     assert self_test(renderer, [GO]).forks == 0
 
 
+def test_a_folder_that_is_not_there_is_no_name_on_a_hub_where_its_parent_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "desk").mkdir(parents=True)
+    with pytest.raises(
+        UnknownNameError, match=r"there is a folder 'runs' and no 'dsk' in it\. Did you mean 'runs/desk'"
+    ):
+        resolve("runs/dsk")
+
+
 def test_equal_seeds_give_equal_weights(tiny: Path, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     same = make_tiny(tmp_path / "same", reversed(TEXTS), hidden=64, layers=1, heads=2, context=128)

@@ -90,6 +90,8 @@ def test_the_suites_in_the_box_are_found_with_their_options(host: Host) -> None:
         find_suite(host, "keydoor", ["sise=5"])
     with pytest.raises(UnknownNameError, match=r"no suite and no recipe is called 'keydor'\. Did you mean 'keydoor'"):
         find_suite(host, "keydor")
+    with pytest.raises(UnknownNameError, match=r"There is an environment 'tool_desk': name a recipe"):
+        find_suite(host, "tool_desk")
 
 
 def test_a_recipe_means_its_held_out_tasks_within_its_limits(host: Host) -> None:
