@@ -155,7 +155,7 @@ class WarmStart(Section):
     demonstrations: Positive = 1000
     """Episodes to learn from, played by the environment's demonstrator on training tasks."""
     recorded: str | None = None
-    """A run's folder: learn from the successes recorded in it instead of from the demonstrator."""
+    """The folder of a run, an evaluation or of what was served: learn from its successes, not from the demonstrator."""
     epochs: Positive = 1
     """Passes over the demonstrations."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

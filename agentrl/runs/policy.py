@@ -88,11 +88,10 @@ async def starting_weights(blueprint: Blueprint, device: str) -> Path:
     base = await _base(blueprint)
     if config.warm_start is None:
         return base
+    renderer, count = make_policy_renderer(blueprint, base), config.warm_start.demonstrations
     if config.warm_start.recorded:
-        shown = recorded(Path(config.warm_start.recorded), config.warm_start.demonstrations)
+        shown = recorded(Path(config.warm_start.recorded), count, renderer)
     else:
-        renderer = make_policy_renderer(blueprint, base)
-        count = config.warm_start.demonstrations
         shown = await demonstrate(blueprint.environment, renderer, blueprint.context(), count=count, seed=config.seed)
     stop = threading.Event()
     work = asyncio.ensure_future(asyncio.to_thread(_fine_tune, blueprint, base, shown, device, stop))

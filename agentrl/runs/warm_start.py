@@ -17,7 +17,7 @@ from agentrl.errors import ConfigError
 from agentrl.protocols import ContextPolicy, Environment, Renderer
 from agentrl.rollout.demonstrate import play
 from agentrl.store.records import read_trajectories
-from agentrl.types import Action, Message, Status, Task, ToolSpec, Trajectory
+from agentrl.types import Action, Message, Status, Step, Task, ToolSpec, Trajectory
 
 VOCABULARY_EPISODES = 400
 "Demonstrations whose words make the vocabulary of a model from scratch."
@@ -56,20 +56,39 @@ async def demonstrate(
     return Demonstrations(kept, len(found) - len(kept))
 
 
-def recorded(source: Path, count: int) -> Demonstrations:
-    """The first `count` successes of a run's payloads: what an agent did before is what is imitated.
+def recorded(source: Path, count: int, renderer: Renderer) -> Demonstrations:
+    """The first `count` successes of a run, an evaluation or a served folder: what an agent did is what is imitated.
 
-    `source` is a run's folder or its payload file; its tokens must be of the same tokenizer. Raises `ConfigError`
-    where there is no success in it.
+    `source` is the folder or its payload file. The recorded ids are learned as they are, so `renderer` has to be of
+    the same tokenizer. Raises `ConfigError` where it is of another one, or where there is no success.
     """
     path = source / "payloads.bin" if source.is_dir() else source
     if not path.is_file():
-        raise ConfigError(f"warm_start.recorded names {source}, and there are no payloads; name a run's folder.")
+        raise ConfigError(
+            f"warm_start.recorded names {source}, and there are no payloads; name the folder of a run, of an "
+            "evaluation or of what was served."
+        )
     played = [trajectory for trajectory in read_trajectories(path) if trajectory.status.trains and trajectory.steps]
     won = tuple(islice((trajectory for trajectory in played if trajectory.success), count))
     if not won:
         raise ConfigError(f"none of the {len(played)} episodes recorded in {path} succeeded; nothing can be learned.")
+    for step in (step for trajectory in won for step in trajectory.steps):
+        _check_tokens(path, step, renderer)
     return Demonstrations(won, 0)
+
+
+def _check_tokens(path: Path, step: Step, renderer: Renderer) -> None:
+    """The ids of an answer say to `renderer` what they said when they were sampled."""
+    if not len(step.tokens):
+        raise ConfigError(f"{path} holds no tokens in step {step.id}: who answered there gave none.")
+    meant, read = step.action, renderer.decode(step.tokens)
+    words = [*meant.text.split(), *(call.name for call in meant.tool_calls)]
+    if missing := [word for word in words if word not in read]:
+        raise ConfigError(
+            f"{path} was recorded with another tokenizer: in step {step.id} the policy said {missing[0]!r}, and this "
+            f"model reads its ids as {read[:80]!r}. Take a model of the same tokenizer: the one that was served, or "
+            "one that was trained from it."
+        )
 
 
 async def vocabulary(factory: Callable[[], Environment], *, seed: int) -> list[str]:

@@ -9,22 +9,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import httpx
 import openai
 import pytest
 from agents_served import Calling, reply
 from fakes_rollout import Engine
+from served_desk import MANIFEST, SETTINGS, Client
+from served_desk import served as served_by
 
 from agentrl.endpoint.desk import Desk, DeskSettings
 from agentrl.endpoint.folder import CUT, ServedFolder
 from agentrl.endpoint.journal import ANSWERS
-from agentrl.endpoint.routes import routes_of
 from agentrl.endpoint.server import MOST_BYTES, Gate, bind, listening, make_app
 from agentrl.errors import ConfigError, StoreError
 from agentrl.evaluation.comparison import compare
-from agentrl.evaluation.result import Conditions, Manifest, load_result
+from agentrl.evaluation.result import load_result
 from agentrl.protocols import GenerateRequest
 from agentrl.rollout.tokens import TokenPlayer
 from agentrl.runs.sides import open_side
@@ -32,28 +32,7 @@ from agentrl.store.ledger import Ledger
 from agentrl.store.reader import FolderReader
 from agentrl.types import Task, Trajectory
 
-MANIFEST = Manifest(
-    "served", "served", "h", "endpoint", {}, 0, {}, "bytes", {"kind": "bytes"}, Conditions(), {"agentrl-framework": "0"}
-)
 _CALL = b'{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "["}}]}]}'
-SETTINGS = DeskSettings(models=("bytes",), idle=20.0, max_tokens=16)
-
-
-class Client:
-    """Speaks to one server."""
-
-    def __init__(self, url: str, http: httpx.AsyncClient, desk: Desk, engine: Engine) -> None:
-        self.url, self.http, self.desk, self.engine = url, http, desk, engine
-
-    async def ask(self, where: str, *said: str | dict[str, Any], headers: Any = None, **more: Any) -> Any:
-        messages = [{"role": "user", "content": one} if isinstance(one, str) else one for one in said]
-        body = {"messages": messages, **more}
-        answer = await self.http.post(f"{self.url}{where}/chat/completions", json=body, headers=headers)
-        return answer.json() if answer.status_code == 200 else answer
-
-    async def finish(self, name: str, **said: Any) -> Any:
-        answer = await self.http.post(f"{self.url}/v1/sessions/{name}/finish", json=said)
-        return answer.json() if answer.status_code == 200 else answer
 
 
 @asynccontextmanager
@@ -61,15 +40,8 @@ async def served(
     folder: Path, engine: Engine | None = None, settings: DeskSettings = SETTINGS, key: str = ""
 ) -> AsyncIterator[Client]:
     engine = engine or Engine(lambda request: "yes")
-    with ServedFolder(folder, MANIFEST) as kept:
-        desk = Desk(TokenPlayer(engine, Calling()), kept, settings)
-        app = make_app(desk, Gate(key), routes_of(desk, engine.health))
-        async with listening(app, bind("127.0.0.1", 0, "")) as url, httpx.AsyncClient(timeout=30.0) as http:
-            try:
-                yield Client(url, http, desk, engine)
-            finally:
-                await desk.close()
-                kept.result().save(folder)
+    async with served_by(folder, TokenPlayer(engine, Calling()), engine.health, settings, key) as client:
+        yield client
 
 
 def recorded(folder: Path) -> dict[str, Trajectory]:
@@ -78,7 +50,8 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
 
 
 async def test_sessions_with_equal_words_are_kept_apart_and_recorded_token_for_token(tmp_path: Path) -> None:
-    async with served(tmp_path / "f") as client:
+    engine = Engine(lambda request: "yes")
+    async with served(tmp_path / "f", engine) as client:
 
         async def play(name: str, reward: float) -> None:
             first = await client.ask(f"/v1/s/{name}", "hello")
@@ -89,7 +62,6 @@ async def test_sessions_with_equal_words_are_kept_apart_and_recorded_token_for_t
             assert recorded(tmp_path / "f")[told["episode"]].reward == reward
 
         await asyncio.gather(*(play(f"n{i}", i / 4) for i in range(4)))
-        engine = client.engine
     found = recorded(tmp_path / "f")
     assert sorted(found) == ["n0-0", "n1-0", "n2-0", "n3-0"]
     seen = {request.tokens.tobytes() for request in engine.requests}
@@ -130,7 +102,8 @@ async def test_path_header_user_and_key_name_a_session_and_the_words_do_where_no
 
 
 async def test_an_announced_session_has_its_task_and_group(tmp_path: Path) -> None:
-    async with served(tmp_path / "f") as client:
+    engine = Engine(lambda request: "yes")
+    async with served(tmp_path / "f", engine) as client:
         for _ in range(2):
             body = {"task": {"id": "sum-1", "data": {"a": 2}}, "group": "g"}
             opened = (await client.http.post(f"{client.url}/v1/sessions", json=body)).json()
@@ -143,7 +116,7 @@ async def test_an_announced_session_has_its_task_and_group(tmp_path: Path) -> No
             assert (answer.choices[0].message.content, answer.usage and answer.usage.completion_tokens) == ("yes", 3)
             told = await client.finish(opened["id"], step_rewards=[0.5], success=False)
             assert (told["task"], told["group"], told["reward"], told["success"]) == ("sum-1", "g", 0.5, False)
-        sampling = client.engine.requests[0].sampling
+        sampling = engine.requests[0].sampling
         assert (sampling.temperature, sampling.max_tokens, sampling.seed) == (0.25, 3, 7)
     found = recorded(tmp_path / "f")
     assert list(found) == ["g-0", "g-1"] and found["g-1"].task.data["a"] == 2
