@@ -54,16 +54,27 @@ class Found:
 
 def installed() -> Iterator[Found]:
     """Every plugin with an entry point in group `agentrl`, in order of distribution and name."""
-    points: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=GROUP):
-        # One distribution may be seen twice, through a wheel and an editable install of it.
-        points.setdefault((point.dist.name if point.dist else "", point.name), point)
-    for (_, name), point in sorted(points.items()):
-        origin = _origin(name, point.dist)
+    for point in points(GROUP):
+        origin = origin_of(point)
         try:
             yield Found(origin, point.load())
         except (Exception, SystemExit) as error:
             yield Found(origin, failure=reason(error))
+
+
+def points(group: str) -> list[importlib.metadata.EntryPoint]:
+    """The entry points of a group, in order of distribution and name."""
+    found: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=group):
+        # One distribution may be seen twice, through a wheel and an editable install of it.
+        found.setdefault((point.dist.name if point.dist else "", point.name), point)
+    return [point for _, point in sorted(found.items())]
+
+
+def origin_of(point: importlib.metadata.EntryPoint) -> Origin:
+    if point.dist is None:
+        return Origin(point.name, "unknown distribution")
+    return Origin(point.name, point.dist.name, point.dist.version, _checkout(point.dist))
 
 
 def named(target: str) -> Found:
@@ -128,12 +139,6 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _origin(plugin: str, distribution: importlib.metadata.Distribution | None) -> Origin:
-    if distribution is None:
-        return Origin(plugin, "unknown distribution")
-    return Origin(plugin, distribution.name, distribution.version, _checkout(distribution))
 
 
 def _checkout(distribution: importlib.metadata.Distribution) -> str:

@@ -39,7 +39,6 @@ KINDS: Mapping[str, str] = {
     "renderers": "messages to token ids and back",
     "sandboxes": "runs code or commands with limits",
     "trackers": "where metrics go",
-    "commands": "a command of the command line",
 }
 """Every kind of part; the hook of kind `x` is `agentrl_x`."""
 
@@ -127,11 +126,6 @@ class Registration:
     @hookspec
     def agentrl_trackers(self) -> Factories:
         """Factories of `protocols.Tracker`."""
-        raise NotImplementedError
-
-    @hookspec
-    def agentrl_commands(self) -> Factories:
-        """Commands: a function with annotated parameters, as typer reads it, or a `typer.Typer`."""
         raise NotImplementedError
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import typer
 
-from agentrl.errors import PluginError, did_you_mean
 from agentrl.hooks import KINDS
 from agentrl.plugins import Entry, load_host
 
@@ -55,38 +53,6 @@ def kind_called(word: str) -> str:
     plain = word.lower().replace("-", "_")
     candidates = (plain, ALIASES.get(plain, plain), f"{plain}s", f"{plain}es", f"{plain.removesuffix('y')}ies")
     return next((c for c in candidates if c in KINDS or c == "plugins"), word)
-
-
-def plugin_command(name: str) -> Any:
-    """A command that a plugin brings, ready for typer; None where no plugin does.
-
-    Raises `PluginError` for one that cannot be read, `MissingDependencyError` for one that needs another package.
-    """
-    host = load_host()
-    entry = next((entry for entry in host.entries("commands") if entry.name == name), None)
-    if entry is None:
-        return None
-    command: Any = host.factory("commands", name)
-    try:
-        if not isinstance(command, typer.Typer):
-            only = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-            only.command(name)(command)
-            command = only
-        return typer.main.get_command(command)
-    except Exception as error:
-        raise PluginError(
-            f"the command {name!r} of {entry.distribution} cannot be read: {type(error).__name__}: {error}. "
-            "A command is a function with parameters annotated as typer reads them, or a typer.Typer."
-        ) from error
-
-
-def not_a_command(name: str, own: Iterable[str]) -> str:
-    """What to say of a word that is neither a command in the box (`own`) nor one of a plugin."""
-    host = load_host()
-    near = did_you_mean(name, [*own, *(entry.name for entry in host.entries("commands"))])
-    broken = [entry.name for entry in host.entries("plugins") if entry.state == "broken"]
-    hint = f" Broken plugins: {', '.join(broken)}; `agentrl list plugins` says why." if broken else ""
-    return f"No such command {name!r}.{near}{hint}"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from agentrl.cli.flags import Plugins, unfolded
 from agentrl.cli.replay import commands as replay_commands
 from agentrl.cli.serve import command as serve_command
 from agentrl.cli.wanted import Wanted
-from agentrl.errors import AgentRLError, ConfigError
+from agentrl.errors import AgentRLError, ConfigError, did_you_mean
 
 INTERRUPTED = 130
 Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or its name in recipes/.")]
@@ -30,19 +30,27 @@ RunFolder = Annotated[Path | None, typer.Option("--run-folder", help="Where the 
 
 
 class Commands(TyperGroup):
-    """The commands in the box; a name that is not among them is looked up in the plugins, which are imported then."""
+    """The commands in the box, and those of plugins, which are named without being imported."""
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
         if own is not None or ctx.resilient_parsing:
             return own
-        from agentrl.cli.listing import not_a_command, plugin_command
+        from agentrl.cli.extensions import load, owners
 
-        found = plugin_command(cmd_name)
+        found = load(cmd_name)
         if found is None:
             self.suggest_commands = False  # typer's own suggestion does not know the plugins' commands
-            ctx.fail(not_a_command(cmd_name, self.commands))
+            ctx.fail(f"No such command {cmd_name!r}.{did_you_mean(cmd_name, [*self.commands, *owners()])}")
         return found
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        super().format_commands(ctx, formatter)
+        from agentrl.cli.extensions import owners
+
+        if brought := owners():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, f"of {' and '.join(by)}") for name, by in brought.items()])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -60,7 +68,6 @@ def _group(help: str, **more: Any) -> typer.Typer:
 app = _group(
     "Train and measure language-model agents in anyone's environment.",
     cls=Commands,
-    epilog="Plugins may add commands: `agentrl list commands`.",
 )
 env_app = _group("Work on environments.")
 new_app = _group("Begin something new.")

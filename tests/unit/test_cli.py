@@ -122,16 +122,20 @@ def test_a_broken_plugin_leaves_the_command_line_alive(tmp_path: Path) -> None:
 
 
 COMMANDS = """
-import agentrl
-
 def greet(name: str, loud: bool = False):
     'Say hello.'
     print('HELLO' if loud else 'hello', name)
 
 def odd(thing: 'no_such_name'): pass
-
-def agentrl_commands():
-    return {"greet": greet, "odd": odd, "far": agentrl.Lazy("acme:far", requires=("acme_far",), summary="go")}
+"""
+POINTS = """
+[agentrl.commands]
+greet = acme_tool:greet
+odd = acme_tool:odd
+far = acme_far_tool:go
+broken = faulty:go
+[agentrl]
+faulty = faulty
 """
 
 
@@ -140,22 +144,24 @@ def agentrl_commands():
     [
         (["greet", "Ada", "--loud"], 0, "HELLO Ada\n"),
         (["greet", "--help"], 0, "Say hello."),
-        (["--help"], 0, "Plugins may add commands"),
-        (["list", "commands"], 0, "Say hello."),
-        (["gret"], 2, "No such command 'gret'. Did you mean 'greet'? Broken plugins: faulty;"),
+        (["--help"], 0, "Commands of plugins:\n  broken "),
+        (["gret"], 2, "No such command 'gret'. Did you mean 'greet'?"),
         (["odd"], 1, "error: the command 'odd' of acme-tool cannot be read:"),
-        (["far"], 1, "error: command 'far' needs acme_far, which is not installed. Run: pip install"),
+        (["far"], 1, "'far' needs acme_far, which is not installed. Run: pip install \"acme-tool[distance]\""),
+        (["broken"], 1, "error: the command 'broken' of acme-tool cannot be imported: ZeroDivisionError"),
     ],
 )
 def test_a_plugin_brings_commands_and_a_broken_one_breaks_no_other(
     words: list[str], code: int, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "acme_tool.py").write_text(COMMANDS)
-    (tmp_path / "faulty.py").write_text("import no_such_module_here\n")
+    (tmp_path / "acme_far_tool.py").write_text("import acme_far\n")
+    (tmp_path / "faulty.py").write_text("1 / 0\n")
     info = tmp_path / "acme_tool-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tool\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[agentrl]\nacme_tool = acme_tool\nfaulty = faulty\n")
+    told = "Metadata-Version: 2.1\nName: acme-tool\nVersion: 1.0\nProvides-Extra: distance\n"
+    (info / "METADATA").write_text(told)
+    (info / "entry_points.txt").write_text(POINTS)
     done = in_process(f"from agentrl.cli.main import run\nrun({words!r})", path=tmp_path)
     assert done.returncode == code, done.stdout + done.stderr
     assert said in " ".join((done.stdout + done.stderr).split(" ")) and "Traceback" not in done.stderr

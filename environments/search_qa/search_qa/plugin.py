@@ -1,4 +1,4 @@
-"""What this package registers: the environment `search_qa`, the suite `search-qa` and the command `agentrl search`."""
+"""What this package registers: the environment `search_qa` and the suite `search-qa`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ def agentrl_environments() -> Mapping[str, type[SearchQA]]:
 @agentrl.hookimpl
 def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
     return {"search-qa": suite}
-
-
-@agentrl.hookimpl
-def agentrl_commands() -> Mapping[str, agentrl.Lazy]:
-    return {"search": agentrl.Lazy("search_qa.command:app", summary="index a corpus for search_qa, and look into it")}
 
 
 def suite(*, hops: int = 3, topk: int = 3) -> agentrl.Suite:

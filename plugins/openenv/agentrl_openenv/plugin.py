@@ -1,4 +1,4 @@
-"""What this package registers: the environment `openenv` and the command `serve-env`."""
+"""What this package registers: the environment `openenv`. The command `serve-env` is an entry point."""
 
 from __future__ import annotations
 
@@ -18,17 +18,5 @@ def agentrl_environments() -> Mapping[str, agentrl.Lazy]:
             requires=REQUIRES,
             extra="openenv",
             summary="any OpenEnv server, by address or started here (openenv-core 0.3, licence BSD-3-Clause)",
-        )
-    }
-
-
-@agentrl.hookimpl
-def agentrl_commands() -> Mapping[str, agentrl.Lazy]:
-    return {
-        "serve-env": agentrl.Lazy(
-            "agentrl_openenv.command:serve_env",
-            requires=REQUIRES,
-            extra="openenv",
-            summary="serve an environment to OpenEnv clients, a fresh instance for each session",
         )
     }

@@ -1,4 +1,4 @@
-"""What this package registers: the environment and the suite `textworld`, and the command `agentrl textworld`."""
+"""What this package registers: the environment and the suite `textworld`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,6 @@ def agentrl_environments() -> Mapping[str, agentrl.OwnVenv]:
 @agentrl.hookimpl
 def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
     return {"textworld": suite}
-
-
-@agentrl.hookimpl
-def agentrl_commands() -> Mapping[str, agentrl.Lazy]:
-    return {"textworld": agentrl.Lazy("agentrl_textworld.command:app", summary="make games for textworld")}
 
 
 def suite(*, games: str = "", admissible: bool = True) -> agentrl.Suite:
