@@ -32,15 +32,19 @@ app = typer.Typer(
 
 @app.command("index")
 def make_index(
-    corpus: Annotated[Path, typer.Argument(help="JSONL or parquet: id, and contents, or title and text.")],
+    corpus: Annotated[Path, typer.Argument(help="JSONL (or .gz) or parquet: id, and contents, or title and text.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
 ) -> None:
     """Make a BM25 index of a corpus."""
     began = time.perf_counter()
-    documents, long = save(read_documents(corpus), out)
-    print(f"{documents:,} documents indexed in {time.perf_counter() - began:.1f} s: {out}")
-    if long:
-        print(f"{long:,} of them are longer than {INDEXED:,} characters; what comes after can be opened, not found.")
+    saved = save(read_documents(corpus), out)
+    print(f"{saved.documents:,} documents indexed in {time.perf_counter() - began:.1f} s: {out}")
+    if saved.wordless:
+        print(f"{saved.wordless:,} of them hold no word that could be found.")
+    if saved.long:
+        print(
+            f"{saved.long:,} of them are longer than {INDEXED:,} characters; what comes after can be opened, not found."
+        )
 
 
 @app.command()

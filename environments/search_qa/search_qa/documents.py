@@ -1,17 +1,19 @@
-"""Documents and questions, and how they are read from JSONL or parquet files.
+"""Documents and questions, and how they are read from JSONL (plain or .gz) or parquet files.
 
 A broken row is an error with its line (or row) number; nothing is skipped.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentrl.errors import InvalidDataError, MissingDependencyError
+from search_qa.scoring import normalised
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,23 @@ class Question:
 def read_documents(path: Path) -> Iterator[Document]:
     """Rows with `id`, and `contents` (title in the first line), or `title` and `text`.
 
-    Raises `InvalidDataError` with the number of the broken line.
+    Raises `InvalidDataError` with the number of the broken line, also of one whose id stands before.
     """
+    seen: set[str] = set()
     for place, row in _rows(path):
         name = row.get("id", row.get("_id"))
         text = row.get("text", row.get("contents"))
         if not isinstance(name, str | int) or isinstance(name, bool) or not isinstance(text, str):
             raise InvalidDataError(
-                f"{place} has the keys {', '.join(row) or 'none'}; a document has an `id`, and `contents` or `text`, "
-                "which are text."
+                f"{place} has the keys {', '.join(row) or 'none'} and the id {_short(name)}; a document has an `id`, "
+                "text or a whole number, and `contents` or `text`, which is text."
             )
-        yield document_of(str(name), text, row.get("title"))
+        document = document_of(str(name), text, row.get("title"))
+        if document.id in seen:
+            raise InvalidDataError(f"{place}: two documents have the id {_short(document.id)}; ids are unique.")
+        seen.add(document.id)
+        _whole(place, document.id, document.title, document.text)
+        yield document
 
 
 def document_of(name: str, text: str, title: object = None) -> Document:
@@ -63,24 +71,31 @@ def document_of(name: str, text: str, title: object = None) -> Document:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Rows with `question`, and `answers`, `answer` or `golden_answers` (text or list); `sources` may name documents.
+    """Rows with `question`, and `answers`, `answer` or `golden_answers` (text, number or list); `sources` may name
+    documents.
 
-    Raises `InvalidDataError` with the number of the broken line.
+    Raises `InvalidDataError` with the number of the broken line, also of one that asks what stands before: one of the
+    two could be trained on and the other held out.
     """
-    found = []
+    found: list[Question] = []
+    first_seen: dict[str, str] = {}
     for place, row in _rows(path):
         given = next((row[key] for key in ("answers", "golden_answers", "answer") if row.get(key) is not None), None)
-        # Columns of a parquet file come as arrays.
-        answers = (
-            [given] if isinstance(given, str) else [str(answer) for answer in (given if given is not None else ())]
-        )
-        if not isinstance(row.get("question"), str) or not any(answer.strip() for answer in answers):
+        question, answers = row.get("question"), _texts(given)
+        if not isinstance(question, str) or not question.strip() or answers is None:
             raise InvalidDataError(
-                f"{place} has the keys {', '.join(row) or 'none'}; a question has `question`, and `answers`, `answer` "
-                "or `golden_answers` with at least one answer."
+                f"{place} has the keys {', '.join(row) or 'none'} and the answer {_short(given)}; a question has "
+                "`question`, and `answers`, `answer` or `golden_answers`: text, a number or a list of them."
             )
-        sources = row.get("sources")
-        found.append(Question(row["question"], tuple(answers), tuple(map(str, sources if sources is not None else ()))))
+        right = [answer for answer in answers if normalised(answer)]
+        if not right:
+            raise InvalidDataError(f"{place} has the answers {_short(answers)}; none has a letter or a digit.")
+        _whole(place, question, *right)
+        key = " ".join(question.casefold().split())
+        if key in first_seen:
+            raise InvalidDataError(f"{place} asks what {first_seen[key]} asks; each question stands once.")
+        first_seen[key] = place
+        found.append(Question(question, tuple(right), tuple(_texts(row.get("sources")) or ())))
     if not found:
         raise InvalidDataError(f"{path} holds no question.")
     return found
@@ -93,14 +108,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.suffix == ".parquet":
         yield from _parquet(path)
         return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+    for number, line in _lines(path):
+        if line.strip():
             place = f"{path}:{number}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 shown = line[:80].decode(errors="replace").rstrip()
                 raise InvalidDataError(
                     f"{place} is no JSON ({error}): {shown!r}. One object a line is needed."
@@ -108,6 +121,36 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             if not isinstance(row, dict):
                 raise InvalidDataError(f"{place} is a JSON {type(row).__name__}; an object is needed.")
             yield place, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            yield from enumerate(lines, 1)
+    except (OSError, EOFError) as error:
+        raise InvalidDataError(f"{path} cannot be read ({error}).") from error
+
+
+def _texts(given: object) -> list[str] | None:
+    """Texts of a text, a number or a list of them; None of anything else."""
+    if isinstance(given, str | int | float):
+        return [str(given)]
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        return None
+    several = list(given)
+    return [str(one) for one in several] if all(isinstance(one, str | int | float) for one in several) else None
+
+
+def _whole(place: str, *texts: str) -> None:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidDataError(f"{place} holds half a character ({error}); write it as UTF-8.") from None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, Literal, get_args
 
 from agentrl import Action, Env, Task, ToolError, call, say, tool
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, InvalidDataError
 from search_qa.documents import Document, Question, read_questions
 from search_qa.index import Index, load
 from search_qa.phrases import PHRASES
@@ -112,7 +112,7 @@ class SearchQA(Env):
         if split not in ("train", "test"):
             raise ConfigError(f"search_qa has no split {split!r}; it has 'train' and 'test'.")
         if self._corpus is not None:
-            yield from _own(self._corpus, split)
+            yield from _own(self._corpus, split, self._index)
             return
         for seed in range(TEST_TASKS) if split == "test" else count():
             rng = Random(f"{split}/{self.hops}/{seed}")
@@ -150,8 +150,8 @@ class SearchQA(Env):
         """
         assert self._retriever is not None
         found = await self._retriever.search(query, self.topk, self.cuts.document)
-        for document in found:
-            self.found.setdefault(document.id, document)
+        # The last one shown, where a server has several passages of one id.
+        self.found |= {document.id: document for document in found}
         return "\n".join(map(self._line, found)) or "nothing was found; try other words."
 
     @tool
@@ -160,7 +160,7 @@ class SearchQA(Env):
 
         document: its id, without brackets
         """
-        name = document.strip().strip("[]")
+        name = document if document in self.found else document.strip().strip("[]")
         if name not in self.found:
             known = ", ".join(list(self.found)[-10:]) or "none yet"
             raise ToolError(f"no search has found {name[:80]!r}; found: {known}.")
@@ -173,11 +173,11 @@ class SearchQA(Env):
         self.answer = text
 
     def reward(self) -> float:
-        found = read_answer(self.answer).text
+        found = read_answer(self.answer, self.found).text
         return (exact_match if self.kind == "em" else f1)(found, self.question.answers)
 
     def scores(self) -> dict[str, float]:
-        given = read_answer(self.answer)
+        given = read_answer(self.answer, self.found)
         shown = [self._line(document) for document in self.found.values()]
         shown += [self.found[name].text for name in sorted(self.opened)]
         holding = {
@@ -237,6 +237,9 @@ class SearchQA(Env):
             "write_the_answer_key": [say(key)],
             "say_all_that_was_found": chain(everything, _say_all(self)),
             "search_and_say_nothing": [*everything, say("")],
+            "name_all_that_was_found": chain(everything, _name_all(self)),
+            "answer_and_then_another": [say(f"Answer: {question.answers[0]} Answer: nobody at all")],
+            "answer_in_brackets": [say(f"[{question.answers[0]}]")],
             "cite_only": [*everything, say(" ".join(f"[{name}]" for name in question.sources) or "[1]")],
         }
 
@@ -262,7 +265,12 @@ def _say_all(env: SearchQA) -> Iterator[Action]:
     yield say(" ".join(f"{document.title} {document.text}" for document in env.found.values()))
 
 
-def _own(corpus: Corpus, split: str) -> Iterator[Task]:
+def _name_all(env: SearchQA) -> Iterator[Action]:
+    yield say(" or ".join([*(document.title for document in env.found.values()), "nobody"]))
+
+
+def _own(corpus: Corpus, split: str, index: Index | None) -> Iterator[Task]:
+    _check(corpus.questions, corpus.test_questions, index)
     held_out = corpus.test_questions if split == "test" else ""
     for place, question in enumerate(_questions(held_out or corpus.questions)):
         if corpus.test_questions or (place % _HELD_OUT == _HELD_OUT - 1) == (split == "test"):
@@ -282,3 +290,24 @@ def _loaded(folder: str) -> Index:
 @functools.lru_cache(maxsize=4)
 def _questions(path: str) -> tuple[Question, ...]:
     return tuple(read_questions(Path(path)))
+
+
+@functools.lru_cache(maxsize=4)
+def _check(train: str, test: str, index: Index | None) -> None:
+    """Raises `InvalidDataError` where nothing is held out, what is held out is trained on, or a source is nowhere."""
+    asked = _questions(train)
+    if not test and len(asked) < _HELD_OUT:
+        raise InvalidDataError(
+            f"{train} has {len(asked)} questions; every fifth is held out, so 5 are needed. Or name test_questions."
+        )
+    both = {question.text for question in asked} & {question.text for question in _questions(test)} if test else set()
+    if both:
+        raise InvalidDataError(f"{test} and {train} both ask {min(both)!r} ({len(both)} in all): take it out of one.")
+    sourced = [question for question in (*asked, *(_questions(test) if test else ())) if question.sources]
+    known = set(index.ids) if index is not None and sourced else set()
+    for question in sourced if known else ():
+        for source in question.sources:
+            if source not in known:
+                raise InvalidDataError(
+                    f"the question {question.text[:80]!r} names the source {source!r}, which the index does not have."
+                )

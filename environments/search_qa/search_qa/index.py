@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +23,10 @@ from search_qa.documents import Document
 
 INDEXED = 100_000
 "Characters of a document that can be found; the rest can be opened only."
-FORMAT = 1
-_WORD = re.compile(r"\w+")
+FORMAT = 2
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+"Thai, Lao, Burmese, Khmer, kana, Chinese characters: written without spaces, so each is a word."
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _STOP = frozenset(
     _WORD.findall(
         "a an and are as at be but by for from had has have he her his in is it its of on or she that the their they "
@@ -32,6 +37,9 @@ _STOP = frozenset(
 
 class Store(Protocol):
     """Documents by place."""
+
+    @property
+    def ids(self) -> Iterable[str]: ...
 
     def __len__(self) -> int: ...
 
@@ -44,6 +52,10 @@ class Store(Protocol):
 class Memory:
     documents: Sequence[Document]
 
+    @property
+    def ids(self) -> Iterable[str]:
+        return (document.id for document in self.documents)
+
     def __len__(self) -> int:
         return len(self.documents)
 
@@ -53,13 +65,21 @@ class Memory:
 
 
 class Folder:
-    """Texts in one file, found by offset; only what is shown is read."""
+    """Texts in one file, found by offset; only what is shown is read.
+
+    The files are mapped, so an index that is made again under the same name does not change under a run.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._texts = folder / "texts.bin"
+        path = folder / "texts.bin"
+        self._texts = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
         with (folder / "titles.jsonl").open(encoding="utf-8") as lines:
             self._titles: list[tuple[str, str, int]] = [tuple(json.loads(line)) for line in lines]
         self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+
+    @property
+    def ids(self) -> Iterable[str]:
+        return (title[0] for title in self._titles)
 
     def __len__(self) -> int:
         return len(self._titles)
@@ -67,10 +87,8 @@ class Folder:
     def read(self, place: int, longest: int) -> Document:
         name, title, characters = self._titles[place]
         begin, end = int(self._offsets[place]), int(self._offsets[place + 1])
-        with self._texts.open("rb") as file:
-            file.seek(begin)
-            # A character has at most four bytes.
-            text = file.read(min(end - begin, 4 * longest + 4)).decode(errors="ignore")
+        # A character has at most four bytes.
+        text = self._texts[begin : min(end, begin + 4 * longest + 4)].tobytes().decode(errors="ignore")
         if characters > longest:
             text = f"{text[:longest]}\n[cut: {characters:,} characters, the first {longest:,} are shown]"
         return Document(name, title, text)
@@ -86,6 +104,10 @@ class Index:
     def __len__(self) -> int:
         return len(self._store)
 
+    @property
+    def ids(self) -> Iterable[str]:
+        return self._store.ids
+
     def search(self, query: str, count: int, longest: int) -> list[Document]:
         """At most `count` documents that share a word with the query, the best first; texts cut at `longest`."""
         known = [word for word in dict.fromkeys(words(query)) if word in self._ranker.vocab_dict]
@@ -98,41 +120,58 @@ class Index:
 
 def build(documents: Sequence[Document]) -> Index:
     """An index in memory. Raises `InvalidDataError` where there is nothing to find."""
-    return Index(_rank(documents), Memory(documents))
+    return Index(_rank(documents)[0], Memory(documents))
 
 
-def save(documents: Iterable[Document], folder: Path) -> tuple[int, int]:
-    """Writes an index; the number of documents, and of those of which only the beginning can be found.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Documents of an index that was written."""
+
+    documents: int
+    long: int
+    "Of which only the beginning can be found."
+    wordless: int
+    "That no word finds."
+
+
+def save(documents: Iterable[Document], folder: Path) -> Saved:
+    """Writes an index, whole or not at all.
 
     Raises `InvalidDataError` for a broken corpus, and `ConfigError` where the folder holds something.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: name a new folder for the index, or remove it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        saved = _write(documents, beside)
+        beside.chmod(0o755)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return saved
+
+
+def _write(documents: Iterable[Document], folder: Path) -> Saved:
     offsets, long = [0], 0
 
     def written() -> Iterator[Document]:
         nonlocal long
-        seen: set[str] = set()
         with (
             (folder / "texts.bin").open("wb") as texts,
             (folder / "titles.jsonl").open("w", encoding="utf-8") as titles,
         ):
             for document in documents:
-                if document.id in seen:
-                    raise InvalidDataError(f"two documents have the id {document.id!r}; ids are unique.")
-                seen.add(document.id)
                 offsets.append(offsets[-1] + texts.write(document.text.encode()))
                 titles.write(json.dumps([document.id, document.title, len(document.text)]) + "\n")
                 long += len(document.text) > INDEXED
                 yield document
 
-    ranker = _rank(written())
+    ranker, wordless = _rank(written())
     np.save(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
     ranker.save(str(folder / "bm25"), show_progress=False)
-    # Written last: a folder without it is no index.
     (folder / "index.json").write_text(json.dumps({"format": FORMAT, "documents": len(offsets) - 1}), encoding="utf-8")
-    return len(offsets) - 1, long
+    return Saved(len(offsets) - 1, long, wordless)
 
 
 def load(folder: Path) -> Index:
@@ -145,8 +184,9 @@ def load(folder: Path) -> Index:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{folder / 'index.json'} cannot be read ({error}). Make the index again.") from None
-    if about.get("format") != FORMAT:
-        raise ConfigError(f"the index at {folder} has format {about.get('format')}; {FORMAT} is read. Make it again.")
+    found = about.get("format") if isinstance(about, dict) else about
+    if found != FORMAT:
+        raise ConfigError(f"the index at {folder} has format {found}; {FORMAT} is read. Make it again.")
     import bm25s
 
     try:
@@ -160,11 +200,13 @@ def load(folder: Path) -> Index:
 
 
 def words(text: str) -> list[str]:
-    """Lower case, without the commonest English words."""
-    return [word for word in _WORD.findall(text.lower()) if word not in _STOP]
+    """In one case and one Unicode form, without the commonest English words."""
+    plain = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return [word for word in _WORD.findall(plain) if word not in _STOP]
 
 
-def _rank(documents: Iterable[Document]) -> Any:
+def _rank(documents: Iterable[Document]) -> tuple[Any, int]:
+    """The ranker, and how many documents hold no word."""
     # Here, since it takes half a second where numba is installed.
     import bm25s
     from bm25s.tokenization import Tokenized
@@ -178,7 +220,7 @@ def _rank(documents: Iterable[Document]) -> Any:
         raise InvalidDataError(f"the corpus has {len(ids)} documents and no word that could be found.")
     ranker = bm25s.BM25(backend="numpy")
     ranker.index(Tokenized(ids, vocabulary), show_progress=False)
-    return ranker
+    return ranker, sum(not known for known in ids)
 
 
 def _top(scores: Any, count: int) -> Any:

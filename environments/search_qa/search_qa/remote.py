@@ -6,6 +6,7 @@ A server that fails or answers nonsense is an `InfrastructureFault`: never an ob
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ import msgspec
 from agentrl.engines.http import EXCERPT, HttpClient
 from agentrl.errors import InfrastructureFault
 from search_qa.documents import Document, document_of
+
+_PASSING = (429, 500, 502, 503, 504)
+"Statuses of a server that may answer the same request a moment later."
 
 
 class _Passage(msgspec.Struct):
@@ -35,7 +39,8 @@ class Remote:
 
     def __init__(self, url: str, timeout: float) -> None:
         """`url` is the server's, with or without `/retrieve`. Raises `ConfigError` where it is none."""
-        self._http = HttpClient(url.rstrip("/").removesuffix("/retrieve"), timeout=timeout)
+        bare = url.rstrip("/").removesuffix("/retrieve")
+        self._http = HttpClient(bare, timeout=timeout, retry_statuses=_PASSING)
 
     async def search(self, query: str, count: int, longest: int) -> Sequence[Document]:
         body = {"queries": [query], "topk": count, "return_scores": True}
@@ -50,9 +55,10 @@ class Remote:
                 'Expected: {"result": [[{"document": {"id": ..., "contents": ...}, "score": ...}]]}.'
             ) from error
         documents = []
-        for place, passage in enumerate(passages[:count]):
+        for passage in passages[:count]:
             text = passage.contents if passage.contents is not None else passage.text or ""
-            name = str(passage.id) if passage.id is not None else f"{query[:40]}#{place}"
+            # Its own name for one without an id: the same text has it in every answer.
+            name = str(passage.id) if passage.id is not None else f"#{sha256(text.encode()).hexdigest()[:8]}"
             document = document_of(name, text, passage.title)
             documents.append(Document(document.id, document.title, document.cut(longest)))
         return documents

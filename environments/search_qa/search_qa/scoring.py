@@ -35,16 +35,20 @@ class Citations:
     "Share of the sources that are cited; where nobody knows them, whether any cited document holds an answer."
 
 
-def read_answer(text: str) -> Answer:
+def read_answer(text: str, known: Collection[str] = ()) -> Answer:
+    """`known` are ids that may hold a comma."""
     text = text[:LONGEST]
-    cited = tuple(dict.fromkeys(name.strip() for group in _CITATION.findall(text) for name in group.split(",")))
+    groups = [group.strip() for group in _CITATION.findall(text)]
+    names = (name.strip() for group in groups for name in ([group] if group in known else group.split(",")))
+    cited = tuple(dict.fromkeys(names))
     bare = _CITATION.sub(" ", text)
     return Answer(_MARKED.split(bare)[-1].strip(), cited)
 
 
 def normalised(text: str) -> str:
-    bare = text.lower().translate(_NO_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+    bare = " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+    # An answer that is an article, as the A of a choice, stays what it is.
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split()) or bare
 
 
 def exact_match(answer: str, right: Sequence[str]) -> float:

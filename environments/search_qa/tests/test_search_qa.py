@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from search_qa.command import app
 from search_qa.documents import Document, read_documents, read_questions
 from search_qa.env import Corpus, SearchQA
-from search_qa.index import build, load, save, words
+from search_qa.index import Saved, build, load, save, words
 from search_qa.phrases import PHRASES
 from search_qa.plugin import suite
 from search_qa.remote import Remote
@@ -161,7 +163,7 @@ def test_a_search_for_nothing_finds_nothing(query: str) -> None:
 
 
 def test_a_folder_finds_and_shows_what_memory_does(tmp_path: Path) -> None:
-    assert save(CORPUS, tmp_path / "index") == (4, 0)
+    assert save(CORPUS, tmp_path / "index") == Saved(4, 0, 0)
     here, there = build(CORPUS), load(tmp_path / "index")
     assert len(there) == 4
     for query in ("green", "zürich see", "limes apples", "sour"):
@@ -193,10 +195,16 @@ def test_a_huge_document_is_cut_and_says_so(tmp_path: Path) -> None:
     [
         ('{"id": "x", "text": ', r"corpus.jsonl:3 is no JSON"),
         ("[1, 2]", "corpus.jsonl:3 is a JSON list"),
-        ('{"id": "x"}', "corpus.jsonl:3 has the keys id; a document has"),
+        ('{"id": "x"}', "corpus.jsonl:3 has the keys id and the id 'x'; a document has"),
         ('{"text": "no id"}', "corpus.jsonl:3 has the keys text"),
         ('{"id": "x", "text": 5}', "corpus.jsonl:3 has the keys"),
-        ('{"id": "a", "text": "twice"}', "two documents have the id 'a'"),
+        (
+            '{"id": 1.5, "text": "x"}',
+            r"corpus.jsonl:3 has the keys id, text and the id 1.5; a document has an `id`, text",
+        ),
+        ('{"id": "a", "text": "twice"}', "corpus.jsonl:3: two documents have the id 'a'"),
+        ('{"id": "x", "text": "\\ud800"}', "corpus.jsonl:3 holds half a character"),
+        ("[" * 100_000, "corpus.jsonl:3 is no JSON"),
     ],
 )
 def test_a_broken_line_is_named_and_leaves_no_index(tmp_path: Path, line: str, words_of_error: str) -> None:
@@ -206,6 +214,45 @@ def test_a_broken_line_is_named_and_leaves_no_index(tmp_path: Path, line: str, w
         save(read_documents(corpus), tmp_path / "index")
     with pytest.raises(ConfigError, match="there is no search index"):
         load(tmp_path / "index")
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.jsonl"], "nothing is left of it"
+
+
+def test_a_compressed_corpus_is_read_and_what_cannot_be_found_is_counted(tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "whale"}, {"id": "2", "text": ""}, {"id": "3", "contents": "The\nof"}]
+    text = "\ufeff" + "\r\n".join(map(json.dumps, rows))
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    found = CliRunner().invoke(app, ["index", str(tmp_path / "corpus.jsonl.gz"), str(tmp_path / "new" / "index")])
+    assert found.output.endswith("\n2 of them hold no word that could be found.\n"), found.output
+    assert [document.id for document in load(tmp_path / "new" / "index").search("whale", 3, 9)] == ["1"]
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(text.encode())[:-9])
+    with pytest.raises(InvalidDataError, match=r"cut.jsonl.gz cannot be read \(Compressed file ended"):
+        list(read_documents(tmp_path / "cut.jsonl.gz"))
+
+
+def test_an_index_made_again_does_not_change_under_who_reads_it(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    save(CORPUS, folder)
+    index = load(folder)
+    shutil.rmtree(folder)
+    save([Document("z", "Plums", "Plums, and limes that are not limes at all. " * 9)], folder)
+    assert index.search("limes", 1, 99) == [CORPUS[3]]
+    assert [document.id for document in load(folder).search("limes", 1, 99)] == ["z"]
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "found"),
+    [
+        ("東京は日本の首都です。", "首都", True),
+        ("東京は日本の首都です。", "大阪", False),
+        ("Ein Café in der Straße", "cafe\u0301 STRASSE", True),
+        ("Москва — столица", "МОСКВА", True),
+        ("ﬁve ＡＢＣ", "five abc", True),
+        ("กรุงเทพมหานคร", "กรุงเทพ", True),
+    ],
+)
+def test_words_of_other_languages_are_found(text: str, query: str, found: bool) -> None:
+    index = build([Document("a", "", text), Document("b", "", "zzz")])
+    assert bool(index.search(query, 1, 99)) is found
 
 
 def test_indexes_that_cannot_be_used_say_what_to_do(tmp_path: Path) -> None:
@@ -218,7 +265,10 @@ def test_indexes_that_cannot_be_used_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is damaged"):
         load(tmp_path / "index")
     (tmp_path / "index" / "index.json").write_text('{"format": 99}')
-    with pytest.raises(ConfigError, match="has format 99; 1 is read"):
+    with pytest.raises(ConfigError, match="has format 99; 2 is read"):
+        load(tmp_path / "index")
+    (tmp_path / "index" / "index.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"has format \[\]; 2 is read"):
         load(tmp_path / "index")
     with pytest.raises(InvalidDataError, match="there is no file"):
         list(read_documents(tmp_path / "nothing.jsonl"))
@@ -252,28 +302,82 @@ def test_questions_of_your_own_over_an_index(tmp_path: Path) -> None:
     assert_environment(partial(SearchQA, corpus=corpus), tasks=2)
     assert Suite("mine", "1", SearchQA, options={"corpus": asdict(corpus)}).tasks == tuple(test)
     jsonl(tmp_path / "bad.jsonl", [{"question": "Who?", "answers": ["x"]}, {"question": "When?", "answers": []}])
-    with pytest.raises(InvalidDataError, match=r"bad.jsonl:2 has the keys question, answers; a question has"):
+    with pytest.raises(InvalidDataError, match=r"bad.jsonl:2 has the answers \[\]; none has"):
         read_questions(tmp_path / "bad.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("row", "read"),
+    [
+        ({"answer": 42}, ("42",)),
+        ({"answer": ["x", 7, "?!"]}, ("x", "7")),
+        ({"answer": "A"}, ("A",)),
+        ({"answer": {"value": "x"}}, "has the keys question, answer and the answer {'value': 'x'}; a question has"),
+        ({"answer": [["x"]]}, "and the answer"),
+        ({"answer": None}, "and the answer None"),
+        ({"answer": "?!"}, "none has a letter or a digit"),
+        ({"answer": "x", "question": "who  IS it?"}, "q.jsonl:2 asks what .*q.jsonl:1 asks"),
+    ],
+)
+def test_answers_of_a_file_are_read_or_refused_by_line(tmp_path: Path, row: Any, read: Any) -> None:
+    path = jsonl(tmp_path / "q.jsonl", [{"question": "Who is it?", "answer": "x"}, {"question": "?", **row}])
+    if isinstance(read, tuple):
+        assert read_questions(path)[1].answers == read
+        assert exact_match(read[0], read) == 1.0
+    else:
+        with pytest.raises(InvalidDataError, match=read):
+            read_questions(path)
+
+
+def test_questions_that_leak_or_point_nowhere_are_refused(tmp_path: Path) -> None:
+    save(CORPUS, tmp_path / "index")
+
+    def tasks(name: str, rows: list[Any], test: str = "") -> list[Task]:
+        corpus = Corpus(str(jsonl(tmp_path / name, rows)), test, str(tmp_path / "index"))
+        return list(SearchQA(corpus=corpus).tasks("test"))
+
+    asked = [{"question": f"Which one is {n}?", "answer": "limes"} for n in range(5)]
+    assert len(tasks("good.jsonl", asked)) == 1
+    with pytest.raises(InvalidDataError, match="has 4 questions; every fifth is held out"):
+        tasks("few.jsonl", asked[:4])
+    with pytest.raises(InvalidDataError, match=r"both ask 'Which one is 4\?' \(1 in all\)"):
+        tasks("train.jsonl", asked[:2] + asked[4:], str(jsonl(tmp_path / "test.jsonl", asked[2:])))
+    with pytest.raises(InvalidDataError, match="names the source 'nowhere', which the index does not have"):
+        tasks("lost.jsonl", [*asked, {"question": "Where?", "answer": "x", "sources": ["a", "nowhere"]}])
+
+
 @asynccontextmanager
-async def serving(body: bytes | None) -> AsyncIterator[tuple[str, list[tuple[str, Any]]]]:
-    """A retriever that always answers `body`; None breaks the connection in the middle of the answer."""
+async def serving(body: bytes | None, *statuses: int) -> AsyncIterator[tuple[str, list[tuple[str, Any]]]]:
+    """A retriever that always answers `body`; None breaks the connection in the middle of the answer.
+
+    The first answers have `statuses`, then 200; a status of 0 is no answer at all.
+    """
+    coming = iter(statuses)
+    answering: list[asyncio.Task[Any] | None] = []
     asked: list[tuple[str, Any]] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(asyncio.current_task())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         size = int(re.findall(r"content-length: (\d+)", head.lower())[0])
         asked.append((head.split("\r\n")[0], json.loads(await reader.readexactly(size))))
+        status = next(coming, 200)
+        if not status:
+            # Until the client has had enough.
+            await reader.read()
+            writer.close()
+            return
         whole = body if body is not None else b'{"result": [['
         length = len(whole) if body is not None else 5000
-        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (length, whole))
+        head = f"HTTP/1.1 {status} So\r\nretry-after: 0\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        writer.write(head.encode() + whole)
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        await asyncio.gather(*filter(None, answering))
 
 
 REMOTE = Task("t", "search_qa", data={"text": "Which lime?", "answers": ["green"], "sources": [], "trail": []})
@@ -315,6 +419,43 @@ async def test_a_retriever_that_dies_or_raves_is_a_fault_and_never_a_zero(
         with pytest.raises(InfrastructureFault, match=words_of_error):
             await world.step(call("search", query="limes"))
         await world.close()
+
+
+async def test_a_server_that_is_busy_is_asked_again_and_one_that_hangs_is_a_fault() -> None:
+    body = json.dumps({"result": [[{"document": {"contents": "Limes\nsour"}}]]}).encode()
+    async with serving(body, 500, 503) as (url, asked):
+        remote = Remote(url, 20.0)
+        (one,), (again,) = [await remote.search(query, 3, 100) for query in ("limes", "sour")]
+        await remote.close()
+    assert len(asked) == 4 and one == again and re.fullmatch(r"#[0-9a-f]{8}", one.id)
+    async with serving(body, 0) as (url, _):
+        remote = Remote(url, 0.2)
+        with pytest.raises(InfrastructureFault, match=r"did not answer within 0\.2 s"):
+            await remote.search("limes", 3, 100)
+        await remote.close()
+
+
+async def test_of_passages_with_one_id_the_last_one_shown_is_opened() -> None:
+    env = SearchQA()
+    passages = iter(
+        [[Document("7", "A", "first")], [Document("7", "A", "second")], [Document("Rome, Italy", "R", "x")]]
+    )
+
+    class Passages:
+        async def search(self, query: str, count: int, longest: int) -> list[Document]:
+            return next(passages)
+
+        async def close(self) -> None:
+            return None
+
+    env._retriever = Passages()
+    await env.search("a")
+    await env.search("a")
+    assert env.open("7").endswith("second")
+    await env.search("a")
+    env.answered("x [Rome, Italy] [7, 8]")
+    assert env.open("[Rome, Italy]").endswith("x") and env.scores()["citation_precision"] == 0.0
+    assert read_answer(env.answer, env.found).cited == ("Rome, Italy", "7", "8")
 
 
 async def test_a_long_document_of_a_server_is_cut() -> None:
