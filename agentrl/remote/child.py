@@ -54,6 +54,11 @@ class Death:
     "File and line of its last stack where it left one, outermost first."
 
 
+def unreadable(error: Exception) -> Death:
+    """Of a worker that answered something else."""
+    return Death(f"answered what cannot be read ({error})", late=False, killed=False, printed="", frames=())
+
+
 class Died(Exception):
     """The worker is gone; `death` says how."""
 
@@ -96,6 +101,11 @@ class Child:
         self.pid = self._process.pid
         # Once, and also where the owner is dropped or the driver exits: a process id is soon another's.
         self._end = weakref.finalize(self, _end, self._process, self._socket, self._log)
+
+    @property
+    def usable(self) -> bool:
+        """It may serve another episode, and nobody has ended it while it waited."""
+        return self.fit and self._process.poll() is None
 
     def begin_episode(self) -> None:
         """What was printed before belongs to another episode."""
@@ -158,6 +168,9 @@ class Child:
         self._inbox.add(some)
 
     def _read(self, got: bytes) -> wire.Reply:
+        if len(self._inbox):
+            # The next answer would be taken from it, for another question.
+            raise ValueError(f"{len(self._inbox):,} bytes behind its answer")
         reply = msgspec.json.decode(got, type=wire.Reply)
         if reply.failed is not None:
             self.fit = False

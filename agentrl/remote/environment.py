@@ -18,7 +18,7 @@ from agentrl.blame import AuthorFault, innermost
 from agentrl.errors import AgentRLError, EnvironmentFault, InfrastructureFault
 from agentrl.remote import wire
 from agentrl.remote.address import Address
-from agentrl.remote.child import Child, Death, Died
+from agentrl.remote.child import Child, Death, Died, unreadable
 from agentrl.remote.declaration import Declaration
 from agentrl.remote.pool import WORKERS
 from agentrl.types import JSON, Action, Observation, StepResult, Task, ToolSpec
@@ -173,12 +173,20 @@ class RemoteEnvironment:
             return self._answer(verb, child.ask_now(verb, body, seconds))
         except Died as died:
             raise self._fault(died.death, verb, method, seconds) from None
+        except msgspec.MsgspecError as error:
+            if child is not None:
+                child.kill()
+            raise self._fault(unreadable(error), verb, method, seconds) from None
 
     async def _told(self, child: Child, verb: str, body: Any, method: str, seconds: float) -> Any:
         try:
             return self._answer(verb, await child.ask(verb, body, seconds))
         except Died as died:
             raise self._fault(died.death, verb, method, seconds) from None
+        except msgspec.MsgspecError as error:
+            # A whole message, but no answer to what was asked.
+            child.kill()
+            raise self._fault(unreadable(error), verb, method, seconds) from None
 
     def _ready(self, method: str) -> Child | None:
         if self._closed:

@@ -26,7 +26,7 @@ class Pool:
                 child = idle.pop() if idle else None
             if child is None:
                 return Child(address)
-            if child.fit:
+            if child.usable:
                 child.begin_episode()
                 return child
             child.kill()

@@ -125,6 +125,10 @@ class Inbox:
     def __init__(self) -> None:
         self._bytes = bytearray()
 
+    def __len__(self) -> int:
+        """Bytes that nobody took."""
+        return len(self._bytes)
+
     def add(self, some: bytes) -> None:
         self._bytes += some
 

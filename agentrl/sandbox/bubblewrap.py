@@ -14,12 +14,19 @@ from pathlib import Path
 from agentrl.errors import MissingDependencyError
 from agentrl.sandbox.guest import WORKER, GuestSession, settings
 from agentrl.sandbox.local import LocalGuest
-from agentrl.sandbox.protocol import Abilities, Limits
+from agentrl.sandbox.protocol import Abilities, Limits, most_files
 
 _OWN = 3
 "Processes and threads that are ours: the two of bwrap, and the one that passes output on."
 _FIRST_USER, _USERS = 1 << 20, 1 << 30
 _ENV = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", "TMPDIR": "/tmp"}
+
+
+# bwrap limits a folder's bytes but not how many files it holds, so another program makes it, one room further out.
+_ROOM = ("--user", "--map-root-user", "--mount", "sh", "-c")
+_NEEDED = (("bwrap", "bubblewrap"), ("unshare", "util-linux"), ("mount", "mount"))
+"Programs, and the packages that bring them."
+_FOLDER = 'mount -t tmpfs -o "$0" agentrl /mnt && mkdir -m 1777 /mnt/tmp /mnt/shm && exec "$@"'
 
 
 class Bubblewrap:
@@ -29,15 +36,12 @@ class Bubblewrap:
 
     def __init__(self) -> None:
         """Raises `MissingDependencyError` where bwrap, or a Python that a stranger may run, is not there."""
-        bwrap = shutil.which("bwrap")
-        if bwrap is None:
-            raise MissingDependencyError(
-                "the sandbox 'bubblewrap' needs bwrap, which is not installed. Run: apt-get install bubblewrap"
-            )
+        bwrap, unshare, _ = (_found(*needed) for needed in _NEEDED)
         # As root the namespaces would still be root's: a user that nobody is takes its place.
         self._stranger = os.geteuid() == 0
         python, lent = _interpreter(self._stranger)
-        self._walls, self._python = [bwrap, *_walls(), *lent], python
+        self._room = [unshare, *_ROOM, _FOLDER]
+        self._walls, self._python = [bwrap, *_walls(lent)], python
 
     async def open(self, limits: Limits, snapshot: bytes | None = None) -> GuestSession:
         async def start() -> LocalGuest:
@@ -54,14 +58,23 @@ class Bubblewrap:
 
     def _start(self, limits: Limits) -> LocalGuest:
         told = settings(limits, processes=limits.processes + _OWN, walls=True)
-        folder = ["--size", str(limits.files), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
-        command = [*self._walls, *folder, "--", self._python, "-I", "-c", WORKER, told]
+        size = f"size={limits.files},nr_inodes={most_files(limits)},nosuid,nodev"
+        command = [*self._room, size, *self._walls, "--", self._python, "-I", "-c", WORKER, told]
         # A user of its own for each session, so that no two of them are each other's.
         user = _FIRST_USER + secrets.randbelow(_USERS) if self._stranger else None
         return LocalGuest(command, _ENV, "/", user=user, apart=True)
 
 
-def _walls() -> list[str]:
+def _found(program: str, package: str) -> str:
+    place = shutil.which(program)
+    if place is None:
+        raise MissingDependencyError(
+            f"the sandbox 'bubblewrap' needs {program}, which is not installed. Run: apt-get install {package}"
+        )
+    return place
+
+
+def _walls(lent: list[str]) -> list[str]:
     """What is separate, and what of the system is lent, read-only."""
     words = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     words += ["--cap-drop", "ALL", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--clearenv"]
@@ -74,8 +87,9 @@ def _walls() -> list[str]:
         elif top.is_dir():
             words += ["--ro-bind", str(top), str(top)]
     words += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--ro-bind-try", "/etc/alternatives"]
-    words += ["/etc/alternatives", "--proc", "/proc", "--dev", "/dev"]
-    return [*words, "--size", str(1 << 20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    words += ["/etc/alternatives", "--proc", "/proc", "--dev", "/dev", "--bind", "/mnt/shm", "/dev/shm"]
+    words += ["--remount-ro", "/dev", "--bind", "/mnt/tmp", "/tmp", *lent]
+    return [*words, "--remount-ro", "/", "--chdir", "/tmp"]
 
 
 def _interpreter(stranger: bool) -> tuple[str, list[str]]:

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.sandbox.guest import WORKER, Ending, GuestSession, settings
 from agentrl.sandbox.image import NAME, make_image
-from agentrl.sandbox.protocol import Abilities, Limits
+from agentrl.sandbox.protocol import Abilities, Limits, most_files
 
 try:
     import docker
@@ -172,7 +172,9 @@ class Docker:
             ipc_mode="private",
             shm_size=1 << 20,
             read_only=True,
-            tmpfs={"/tmp": f"size={limits.files},mode=1777,nosuid,nodev"},
+            tmpfs={"/tmp": f"size={limits.files},nr_inodes={most_files(limits)},mode=1777,nosuid,nodev"},
+            # What a session says is for its line alone: the daemon would write it to this machine's disk, without end.
+            log_config={"Type": "none"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             mem_limit=limits.memory + limits.files,
@@ -247,6 +249,7 @@ class DockerGuest:
                     break
                 found += self._inbox[8:end] if self._inbox[0] == 1 else b""
                 del self._inbox[:end]
+            await asyncio.sleep(0)
         return found
 
     async def end(self) -> Ending:

@@ -12,6 +12,8 @@ import tokenize
 
 BINDING = "_ = ("
 "What stands before the last expression in the code that runs."
+_LONGEST = 10_000
+"Characters of code that are read: at worst a tenth of a second, in which nothing else has its turn."
 _STATEMENTS = frozenset(keyword.kwlist) - {"None", "True", "False", "not", "lambda", "await"} | {"@"}
 _ASSIGNS = frozenset({"=", "+=", "-=", "*=", "/=", "//=", "%=", "**=", "&=", "|=", "^=", ">>=", "<<=", "@=", ":"})
 _BLANK = frozenset({token.NL, token.COMMENT, token.ENDMARKER})
@@ -20,8 +22,10 @@ _BLANK = frozenset({token.NL, token.COMMENT, token.ENDMARKER})
 def with_echo(code: str) -> str:
     """`code`, its last expression bound to `_` and printed where it is not None; line numbers stay.
 
-    What is no Python, or ends in a statement, comes back as it is.
+    What is no Python, is longer than 10,000 characters, or ends in a statement, comes back as it is.
     """
+    if len(code) > _LONGEST:
+        return code
     try:
         last = _last_statement(code)
     except (tokenize.TokenError, SyntaxError, ValueError):

@@ -11,13 +11,13 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 
 from agentrl.errors import InfrastructureFault
 from agentrl.sandbox import seccomp
-from agentrl.sandbox.printed import Printed
+from agentrl.sandbox.printed import STREAMS, Printed
 from agentrl.sandbox.protocol import CODE_LIMIT, Limit, Limits, Ran
 
 WORKER = Path(__file__).with_name("worker.py").read_text(encoding="utf-8")
@@ -30,6 +30,8 @@ _SPARE = 8 << 20
 "Bytes of an archive beside the files in it: heads, for as many small ones as memory takes."
 _FRAME = 4 << 20
 "Bytes of one frame: 64 KiB of output, each byte of which may take six in JSON, and more."
+_FRAMED = 64
+"Bytes that one printed byte takes at most: in a frame of its own, escaped."
 
 
 class _Reply(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,7 +39,7 @@ class _Reply(msgspec.Struct, forbid_unknown_fields=True):
     stream: Literal["stdout", "stderr"] = "stdout"
     text: str = ""
     run: int = 0
-    exit: int = 0
+    exit: Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 32)] = 0
     limit: Limit = ""
 
 
@@ -80,6 +82,8 @@ class GuestSession:
         self._name, self._limits, self._start = name, limits, start
         self._inbox = bytearray()
         self._packed = bytearray()
+        self._room = 0
+        "Bytes that may still come: more is a flood, from which the others on this event loop are kept."
         self._closed = False
         self._runs = 0
         self.guest: Guest | None = None
@@ -87,6 +91,7 @@ class GuestSession:
     async def begin(self) -> None:
         """Raises `InfrastructureFault` where no interpreter comes up."""
         self._inbox.clear()
+        self._room = _FRAME
         guest = self.guest = await self._start()
         try:
             async with asyncio.timeout(_START):
@@ -135,6 +140,9 @@ class GuestSession:
         assert self.guest is not None
         printed = Printed(self._limits.output)
         self._packed.clear()
+        self._room = _FRAME + _FRAMED * len(STREAMS) * self._limits.output
+        if "keep" in request:
+            self._room += 2 * (self._limits.files + _SPARE)
         self._runs += 1
         body = json.dumps({**request, "run": self._runs}).encode()
         done: _Reply | None = None
@@ -198,9 +206,12 @@ class GuestSession:
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     return None
             data = await guest.receive()
-            if not data:
+            self._room -= len(data)
+            if not data or self._room < 0:
                 return None
             self._inbox += data
+            # Where more is there already, nothing else would have its turn, and no deadline would be seen.
+            await asyncio.sleep(0)
 
     async def _drop(self) -> Ending:
         guest, self.guest = self.guest, None

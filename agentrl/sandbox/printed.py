@@ -1,8 +1,12 @@
-"""What a run prints, kept up to a limit of bytes a stream; what comes after is thrown away."""
+"""What a run prints, kept up to a limit of bytes a stream; what comes after is thrown away.
+
+Control characters are shown as escapes, so that no code can drive the terminal of who reads what it printed.
+"""
 
 from __future__ import annotations
 
 STREAMS = ("stdout", "stderr")
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n\r"}
 
 
 class Printed:
@@ -16,7 +20,7 @@ class Printed:
     def add(self, stream: str, text: str) -> None:
         kept = self._kept[stream]
         # Lone surrogates would not survive the trip to a tokenizer.
-        data = text.encode("utf-8", "replace")
+        data = text.translate(_CONTROL).encode("utf-8", "replace")
         room = self._limit - len(kept)
         kept += data[:room]
         self._cut[stream] |= len(data) > room

@@ -28,13 +28,18 @@ class Limits:
     processes: int = 16
     "Processes and threads that live at once, the interpreter included."
     files: int = 32 << 20
-    "Bytes of the session's own folder and of any file in it."
+    "Bytes of the session's own folder and of any file in it. One file a KiB, and a thousand more, is what it can hold."
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not value > 0:
                 raise ConfigError(f"{field.name} of a sandbox is {value}; every limit is above 0.")
+
+
+def most_files(limits: Limits) -> int:
+    """How many a session's folder can hold: empty ones take the system's memory too, beside `Limits.files`."""
+    return 1_000 + limits.files // 1024
 
 
 @dataclass(frozen=True, slots=True)

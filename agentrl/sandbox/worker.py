@@ -139,7 +139,7 @@ class Cells:
 
 def main(settings: dict[str, Any]) -> None:
     """Serve until the line is closed. `alone`: every other process in sight belongs to this session."""
-    line = Line()
+    line, home = Line(), os.getcwd()  # noqa: PTH109 (pathlib takes as long to import as all else here)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Before there is a second thread, which a filter would not hold for.
     restrict(settings)
@@ -151,7 +151,7 @@ def main(settings: dict[str, Any]) -> None:
     while (request := line.take()) is not None:
         pump.begin()
         if "keep" in request or "put" in request:
-            code, limit = _one_transfer(line, request)
+            code, limit = _one_transfer(line, request, home)
         else:
             code, limit = _one_run(cells, request, settings["seconds"])
         with contextlib.suppress(BaseException):
@@ -173,7 +173,8 @@ def restrict(settings: dict[str, Any]) -> None:
         ("RLIMIT_NPROC", settings["processes"]),
         ("RLIMIT_FSIZE", settings["files"]),
         ("RLIMIT_NOFILE", 256),
-        ("RLIMIT_CORE", 0),
+        # 0 would still start the program that a system may have for cores, outside and as root; 1 does not.
+        ("RLIMIT_CORE", 1),
     ):
         resource.setrlimit(getattr(resource, name), (value, value))
 
@@ -220,16 +221,16 @@ def _one_run(cells: Cells, request: dict[str, Any], seconds: float) -> tuple[int
     return 0, ""
 
 
-def _one_transfer(line: Line, request: dict[str, Any]) -> tuple[int, str]:
-    """The folder of the session as an archive, sent in pieces, or an archive unpacked there."""
+def _one_transfer(line: Line, request: dict[str, Any], home: str) -> tuple[int, str]:
+    """The folder of the session, wherever its code is now, as an archive in pieces, or an archive unpacked there."""
     try:
         if "put" in request:
             with tarfile.open(fileobj=io.BytesIO(base64.b64decode(request["put"]))) as archive:
-                archive.extractall(".")
+                archive.extractall(home)
             return 0, ""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
-            archive.add(".")
+            _pack(archive, home)
         data = packed.getvalue()
         for place in range(0, len(data), 1 << 20):
             line.send({"kind": "file", "text": base64.b64encode(data[place : place + (1 << 20)]).decode()})
@@ -237,6 +238,21 @@ def _one_transfer(line: Line, request: dict[str, Any]) -> tuple[int, str]:
         _complain(repr(error))
         return 1, _limit_of(error)
     return 0, ""
+
+
+def _pack(archive: tarfile.TarFile, home: str) -> None:
+    """Everything in the folder but what may not be read, however deep."""
+    folders = [home]
+    while folders:
+        try:
+            entries = sorted(os.scandir(folders.pop()), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                archive.add(entry.path, os.path.relpath(entry.path, home), recursive=False)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
 
 
 def _too_late(number: int, frame: FrameType | None) -> None:

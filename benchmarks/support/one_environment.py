@@ -11,6 +11,7 @@ import gc
 import json
 import random
 import sys
+import sysconfig
 import tempfile
 import time
 import venv
@@ -55,6 +56,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     "Of one round in one place."
     instances: int
     "More of them, whose memory is taken."
+    patience: float
+    "Seconds that all of it may take."
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,10 @@ def _interpreter(folder: Path) -> str:
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "ours.pth").write_text("\n".join(path for path in sys.path if path and Path(path).is_dir()))
+    # A package may look for a program of its own beside the interpreter, as pydantic-monty does.
+    for program in Path(sysconfig.get_path("scripts")).iterdir():
+        if not (folder / "bin" / program.name).exists():
+            (folder / "bin" / program.name).symlink_to(program)
     return str(folder / "bin" / "python")
 
 
@@ -220,7 +227,7 @@ async def measure(request: Request, folder: Path) -> dict[str, Any]:
 def main() -> None:
     request = msgspec.json.decode(sys.argv[1], type=Request)
     with tempfile.TemporaryDirectory() as folder:
-        told = asyncio.run(measure(request, Path(folder)))
+        told = asyncio.run(asyncio.wait_for(measure(request, Path(folder)), request.patience))
     print(json.dumps(told))
 
 

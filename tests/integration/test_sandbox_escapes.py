@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 from escapes import ESCAPES, Escape
 
-from agentrl.errors import MissingDependencyError
+from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.plugins import load_host
 from agentrl.sandbox import Limits, Ran, Sandbox
 
@@ -48,6 +50,10 @@ class Bait:
     def open_socket(self) -> None:
         """To every user."""
         (self.folder / "socket").chmod(0o777)
+
+    def written(self) -> bool:
+        """A file of the host was."""
+        return any(Path(folder, "mark").exists() for folder in (self.folder, "/tmp"))
 
     def marked(self) -> list[int]:
         """Processes of the host with the mark on their command line."""
@@ -143,11 +149,13 @@ async def attempt(sandbox: Sandbox, escape: Escape, bait: Bait) -> list[str]:
     achieved = [f"it read {word}" for ran in runs for word in ("ESCAPED", bait.token) if word in ran.stdout]
     achieved += [f"it ran {ran.seconds:.1f} s" for ran in runs if ran.seconds > LATE]
     achieved += ["it printed too much" for ran in runs if len(ran.stdout) + len(ran.stderr) > 2 * LIMITS.output + 200]
+    if any(character in ran.stdout + ran.stderr for ran in runs for character in "\x1b\x07\x9b"):
+        achieved.append("it drove a terminal")
     if after.stdout != "42\n":
         achieved.append(f"it broke the session: {after}")
     if bait.victim.poll() is not None:
         achieved.append("it killed a process of the host")
-    if (bait.folder / "mark").exists():
+    if bait.written():
         achieved.append("it wrote a file of the host")
     if await still_there(bait):
         achieved.append("it left a process behind")
@@ -173,6 +181,40 @@ async def test_without_walls_it_does(escape: Escape, bait: Bait) -> None:
     achieved = await attempt(load_host().create("sandboxes", "unsafe"), escape, bait)
     gets_out = escape.bare == "anyone" or (escape.bare == "root" and os.geteuid() == 0)
     assert bool(achieved) == gets_out, achieved
+
+
+def archive(bait: Bait) -> bytes:
+    """With ways out of a folder, a device, and more than the folder holds."""
+    told = io.BytesIO()
+    with tarfile.open(fileobj=told, mode="w:gz", compresslevel=1) as tar:
+        for name in (f"{bait.folder}/mark", f"..{bait.folder}/mark", "/tmp/mark"):
+            tar.addfile(tarfile.TarInfo(name))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(bait.folder)
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("link/mark"))
+        device = tarfile.TarInfo("device")
+        device.type, device.devmajor, device.devminor = tarfile.BLKTYPE, 254, 0
+        tar.addfile(device)
+        huge = tarfile.TarInfo("huge")
+        huge.size = 50 << 20
+        tar.addfile(huge, io.BytesIO(bytes(huge.size)))
+    return told.getvalue()
+
+
+async def test_a_forged_snapshot_reaches_nothing(walls: Sandbox, bait: Bait) -> None:
+    session = await walls.open(LIMITS)
+    await session.run("x = [n for n in range(99)]")
+    kept = await session.snapshot()
+    await session.close()
+    changed = [kept[:place] + bytes([kept[place] ^ 0xFF]) + kept[place + 1 :] for place in range(0, len(kept), 37)]
+    for forged in (b"", bytes(999), kept[: len(kept) // 2], kept * 2, archive(bait), *changed[:3], *changed[-2:]):
+        with contextlib.suppress(InfrastructureFault):
+            again = await walls.open(LIMITS, forged)
+            ran = await again.run("print(6 * 7)")
+            await again.close()
+            assert ran.stdout == "42\n" and ran.seconds < LATE
+    assert not bait.written()
 
 
 def test_there_are_enough_of_them() -> None:

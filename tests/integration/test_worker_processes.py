@@ -20,6 +20,8 @@ from agentrl.agents import oracle_agent, random_agent
 from agentrl.blame import AuthorFault
 from agentrl.environment import Env, adapt, call
 from agentrl.errors import EnvironmentFault, InfrastructureFault, PluginError
+from agentrl.remote.address import Address
+from agentrl.remote.environment import open_remote
 from agentrl.remote.pool import WORKERS
 from agentrl.testing import check_environment
 from agentrl.testing.episodes import difference, play
@@ -166,6 +168,12 @@ class Broken(Counter):
         return ""
 
     @tool
+    def babble(self, text: str) -> str:
+        """On the line to the driver, beside its protocol."""
+        os.write(int(sys.argv[1]), bytes.fromhex(text))
+        return ""
+
+    @tool
     def start(self) -> int:
         """Leave a process behind."""
         return subprocess.Popen(["sleep", "1000"]).pid
@@ -174,6 +182,15 @@ class Broken(Counter):
     def fail(self) -> str:
         """Fail."""
         return {}["nothing"]
+
+
+class Loud(Counter):
+    text_limit = 1000
+
+    @tool
+    def shout(self) -> str:
+        """Shout."""
+        return "x" * 100_000_000
 
 
 class BrokenAsync(Broken):
@@ -341,6 +358,80 @@ async def test_a_worker_that_the_system_kills_is_no_fault_of_the_environment():
     await world.reset(task())
     with pytest.raises(InfrastructureFault, match="SIGKILL in `be_killed`, which the system does where memory"):
         await world.step(call("be_killed"))
+    await world.close()
+
+
+@pytest.mark.parametrize("text", ["ffffffff", "0000000568656c6c6f", "00000006" + b"[null]".hex(), "00000001"])
+async def test_what_is_no_answer_ends_the_worker_and_names_the_method(text):
+    world = adapt(Broken())
+    await world.reset(task())
+    pid = int(await said(world, "pid"))
+    with pytest.raises(
+        AuthorFault, match=r"the process of Broken answered what cannot be read .* in `babble`"
+    ) as caught:
+        await world.step(call("babble", text=text))
+    assert (caught.value.kind, caught.value.method) == ("crashed", "babble")
+    await world.close()
+    assert gone({pid})
+
+
+async def test_a_worker_that_was_killed_while_it_waited_is_replaced_unnoticed():
+    WORKERS.close()
+    first = adapt(Broken())
+    await first.reset(task())
+    pid = int(await said(first, "pid"))
+    await first.close()
+    assert WORKERS.pids() == {pid}
+    os.kill(pid, signal.SIGKILL)
+    # Not reaped, since that is for its driver.
+    await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    second = adapt(Broken())
+    await second.reset(task())
+    assert int(await said(second, "pid")) != pid
+    await second.close()
+
+
+async def test_a_worker_that_was_killed_between_two_steps_is_no_fault_of_the_environment():
+    world = adapt(Broken())
+    await world.reset(task())
+    os.kill(int(await said(world, "pid")), signal.SIGKILL)
+    with pytest.raises(InfrastructureFault, match="was ended by SIGKILL in `add`"):
+        await world.step(call("add"))
+    await world.close()
+
+
+CHATTY = """
+import os, subprocess
+from agentrl import Env, Task
+print("garbage" * 1000)
+os.write(1, bytes([255] * 99))
+subprocess.run(["echo", "more"])
+
+class Chatty(Env):
+    def tasks(self, split):
+        print("tasks")
+        yield Task("t", "chatty", 0)
+
+    def reset(self, task):
+        return "here"
+
+    def reward(self):
+        return 1.0
+"""
+
+
+async def test_a_plugin_may_print_while_it_is_imported(tmp_path):
+    (tmp_path / "chatty_world.py").write_text(CHATTY)
+    world = open_remote(Address("chatty_world", "Chatty", str(tmp_path / "chatty_world.py")), {})
+    assert [one.id for one in world.tasks("train")] == ["t"]
+    assert (await world.reset(task())).messages[-1].content == "here"
+    await world.close()
+
+
+async def test_a_hundred_megabytes_are_cut_where_they_are_said():
+    world = adapt(Loud())
+    await world.reset(task())
+    assert 1000 <= len(await said(world, "shout")) < 1200
     await world.close()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from itertools import islice
 from pathlib import Path
 
 import pytest
 from keydoor.env import KeyDoor
 from support import memory
-from support.one_environment import places, play, record
+from support.one_environment import _interpreter, places, play, record
+from support.results import options
 
 import environments
 from agentrl import Lazy, OwnVenv
@@ -56,6 +60,31 @@ def test_an_environment_that_its_author_put_into_a_process_stays_there(tmp_path:
         runs_in = "process"
 
     assert list(places(Apart(), Apart, tmp_path / "venv")) == ["process"]
+
+
+def chosen(*words: str) -> argparse.Namespace:
+    parser = options("")
+    parser.add_argument("--only", nargs="+", default=[])
+    return parser.parse_args(words)
+
+
+def test_a_piece_keeps_the_other_rows_with_the_conditions_that_they_had(tmp_path: Path) -> None:
+    out = tmp_path / "told.json"
+    rows = {"old": {"steps": 1}, "newer": {"steps": 2, "conditions": {"commit": "b"}}, "again": {"steps": 3}}
+    told = {"environments": rows, "left_out": {"again": "it was late", "never": "no data"}}
+    out.write_text(json.dumps({"quick": False, "measured": told, "conditions": {"commit": "a"}}))
+    found, missing = environments.kept(chosen("--only", "again", "--out", str(out)))
+    assert found["old"] == {"steps": 1, "conditions": {"commit": "a"}}
+    assert found["newer"] == {"steps": 2, "conditions": {"commit": "b"}}
+    assert missing == {"never": "no data"}
+    assert environments.kept(chosen("--out", str(out))) == ({}, {}), "a run of all begins anew"
+    with pytest.raises(SystemExit, match="holds a run without --quick"):
+        environments.kept(chosen("--quick", "--only", "again", "--out", str(out)))
+
+
+def test_an_interpreter_of_its_own_has_the_programs_that_packages_look_for_beside_it(tmp_path: Path) -> None:
+    python = Path(_interpreter(tmp_path / "venv"))
+    assert python.with_name("agentrl").exists() and python.resolve() == Path(sys.executable).resolve()
 
 
 def test_memory_counts_this_process_and_its_children() -> None:

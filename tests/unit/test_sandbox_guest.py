@@ -99,6 +99,30 @@ async def test_files_go_on_from_a_snapshot_and_names_do_not(session: Session) ->
         await Unsafe().open(SMALL, b"no archive")
 
 
+async def test_a_snapshot_is_of_the_sessions_folder_wherever_its_code_went_and_however_deep(session: Session) -> None:
+    deep = (
+        "import os\nhome = os.getcwd()\nfor n in range(1200): os.mkdir('d'); os.chdir('d')\nopen('a', 'w').write('low')"
+    )
+    assert (await session.run(deep)).ok
+    kept = await session.snapshot()
+    again = await Unsafe().open(SMALL, kept)
+    assert (await again.run("open('d/' * 1200 + 'a').read()")).stdout == "'low'\n"
+    for one in (session, again):
+        # Deeper than `shutil.rmtree` goes.
+        await one.run("import os\nos.chdir(os.environ['HOME'])\nos.system('rm -r d')")
+    await again.close()
+
+
+async def test_what_is_printed_cannot_drive_a_terminal(session: Session) -> None:
+    ran = await session.run(r"print('\x1b]52;c;eA==\x07 \x9b2J \x00\t\x7f é')")
+    assert ran.stdout == "\\x1b]52;c;eA==\\x07 \\x9b2J \\x00\t\\x7f é\n"
+    assert (await session.run(r"print('\x00' * 900)")).limit == "output"
+
+
+async def test_no_program_of_the_system_is_started_for_a_crash(session: Session) -> None:
+    assert (await session.run("import resource\nresource.getrlimit(resource.RLIMIT_CORE)")).stdout == "(1, 1)\n"
+
+
 class Liar:
     """A guest that answers what it is told to, whatever it is asked."""
 
@@ -128,6 +152,7 @@ LIES = {
     "a frame that is too long": [b"\x7f\xff\xff\xff"],
     "an unknown kind": [frame({"kind": "exec"})],
     "another type": [frame({"kind": "done", "run": 1, "exit": "0"})],
+    "an exit code that no process has": [frame({"kind": "done", "run": 1, "exit": 10**300})],
     "a second beginning": [frame({"kind": "ready"})],
     "another stream": [frame({"kind": "out", "stream": "stdin", "text": "a"})],
     "an archive that is none": [frame({"kind": "file", "text": "?"})],
@@ -149,6 +174,28 @@ async def test_a_guest_that_lies_is_ended(lie: str) -> None:
     ran = await session.run("1")
     assert (ran.exit, ran.lost, guests[0].ended) == (None, True, True)
     assert ran.limit == ("memory" if not guests[0]._answers else "")
+
+
+async def test_a_flood_ends_its_guest_and_leaves_others_their_turn() -> None:
+    turns = 0
+
+    class Flood(Liar):
+        async def receive(self) -> bytes:
+            return self._answers.pop() if self._answers else frame({"kind": "out", "text": ""}) * 500
+
+    async def start() -> Flood:
+        return Flood([])
+
+    async def another() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(another())
+    ran = await GuestSession("flood", Limits(seconds=60), start).run("1")
+    beside.cancel()
+    assert (ran.exit, ran.lost) == (None, True) and ran.seconds < 60 and turns > 100
 
 
 async def test_a_guest_that_somebody_else_ended_is_a_fault_and_no_observation() -> None:
@@ -202,10 +249,11 @@ async def test_a_guest_that_does_not_come_up_is_a_fault() -> None:
         await GuestSession("dead", SMALL, start).begin()
 
 
-def decide(program: bytes, architecture: int, number: int) -> int:
+def decide(program: bytes, architecture: int, number: int, first: int = 0) -> int:
     """What the kernel would answer: the few instructions that the filter uses, interpreted."""
     lines = [struct.unpack_from("HBBI", program, place) for place in range(0, len(program), 8)]
-    data, place, value = {0: number, 4: architecture}, 0, 0
+    data, place, value = {0: number, 4: architecture, 16: first}, 0, 0
+    holds = {0x15: int.__eq__, 0x35: int.__ge__, 0x45: int.__and__}
     while True:
         code, yes, no, operand = lines[place]
         if code == 0x20:
@@ -213,13 +261,14 @@ def decide(program: bytes, architecture: int, number: int) -> int:
         elif code == 0x06:
             return int(operand)
         else:
-            place += yes if (value == operand if code == 0x15 else value >= operand) else no
+            place += yes if holds[code](value, operand) else no
         place += 1
 
 
-@pytest.mark.parametrize(
-    ("machine", "architecture", "ptrace", "read"), [("x86_64", 0xC000003E, 101, 0), ("aarch64", 0xC00000B7, 117, 63)]
-)
+X86, ARM = ("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)
+
+
+@pytest.mark.parametrize(("machine", "architecture", "ptrace", "read"), [(*X86, 101, 0), (*ARM, 117, 63)])
 def test_the_filter_refuses_what_it_lists_and_nothing_else(
     machine: str, architecture: int, ptrace: int, read: int
 ) -> None:
@@ -230,6 +279,19 @@ def test_the_filter_refuses_what_it_lists_and_nothing_else(
     assert decide(program, architecture, 0x40000001) == 0x50001
     assert decide(program, 0x40000003, read) == 0x80000000
     assert seccomp.program("riscv64") == b""
+
+
+@pytest.mark.parametrize(("machine", "architecture", "clone", "socket"), [(*X86, 56, 41), (*ARM, 220, 198)])
+def test_the_filter_reads_which_family_a_socket_has_and_which_namespaces_a_clone_makes(
+    machine: str, architecture: int, clone: int, socket: int
+) -> None:
+    program = seccomp.program(machine)
+    fork, thread, user = 0x01200011, 0x003D0F00, 0x10000011
+    assert [decide(program, architecture, clone, flags) for flags in (fork, thread)] == [0x7FFF0000] * 2
+    assert decide(program, architecture, clone, user) == 0x50001
+    assert decide(program, architecture, 435) == 0x50000 | 38
+    allowed = {family for family in range(64) if decide(program, architecture, socket, family) == 0x7FFF0000}
+    assert allowed == {1, 2, 10, 16} and decide(program, architecture, socket, 40) == 0x50000 | 97
 
 
 def test_a_missing_program_is_listed_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
