@@ -207,8 +207,9 @@ async def test_a_forged_snapshot_reaches_nothing(walls: Sandbox, bait: Bait) -> 
     await session.run("x = [n for n in range(99)]")
     kept = await session.snapshot()
     await session.close()
-    changed = [kept[:place] + bytes([kept[place] ^ 0xFF]) + kept[place + 1 :] for place in range(0, len(kept), 37)]
-    for forged in (b"", bytes(999), kept[: len(kept) // 2], kept * 2, archive(bait), *changed[:3], *changed[-2:]):
+    middle = len(kept) // 2
+    changed = kept[:middle] + bytes([kept[middle] ^ 0xFF]) + kept[middle + 1 :]
+    for forged in (b"", bytes(999), kept[:middle], changed, archive(bait)):
         with contextlib.suppress(InfrastructureFault):
             again = await walls.open(LIMITS, forged)
             ran = await again.run("print(6 * 7)")

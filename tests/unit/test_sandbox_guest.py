@@ -106,10 +106,7 @@ async def test_a_snapshot_is_of_the_sessions_folder_wherever_its_code_went_and_h
     assert (await session.run(deep)).ok
     kept = await session.snapshot()
     again = await Unsafe().open(SMALL, kept)
-    assert (await again.run("open('d/' * 1200 + 'a').read()")).stdout == "'low'\n"
-    for one in (session, again):
-        # Deeper than `shutil.rmtree` goes.
-        await one.run("import os\nos.chdir(os.environ['HOME'])\nos.system('rm -r d')")
+    assert (await again.run("open('d/' * 150 + 'a').read()")).stdout == "'low'\n"
     await again.close()
 
 
