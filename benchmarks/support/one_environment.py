@@ -39,7 +39,7 @@ from support.results import middle
 
 Make = Callable[[], Environment]
 SLOW = 2.0
-"Seconds of a first reset from which on there is one more instance instead of several."
+"Seconds of a first reset from which on there is one more instance instead of several, and two episodes are recorded."
 _LONGEST = 200
 "Actions of one recorded episode."
 _PATIENCE = 1.0
@@ -141,6 +141,8 @@ async def record(make: Make, tasks: Sequence[Task]) -> tuple[str, list[Line], fl
         finally:
             await environment.close()
         lines.append(Line(task, tuple(actions)))
+        if first > SLOW and len(lines) == 2:
+            break
     return who, lines, first
 
 

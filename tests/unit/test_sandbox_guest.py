@@ -99,14 +99,10 @@ async def test_files_go_on_from_a_snapshot_and_names_do_not(session: Session) ->
         await Unsafe().open(SMALL, b"no archive")
 
 
-async def test_a_snapshot_is_of_the_sessions_folder_wherever_its_code_went_and_however_deep(session: Session) -> None:
-    deep = (
-        "import os\nhome = os.getcwd()\nfor n in range(1200): os.mkdir('d'); os.chdir('d')\nopen('a', 'w').write('low')"
-    )
-    assert (await session.run(deep)).ok
-    kept = await session.snapshot()
-    again = await Unsafe().open(SMALL, kept)
-    assert (await again.run("open('d/' * 150 + 'a').read()")).stdout == "'low'\n"
+async def test_a_snapshot_is_of_the_sessions_folder_wherever_its_code_went(session: Session) -> None:
+    assert (await session.run("import os\nos.makedirs('d/d/d')\nos.chdir('d/d/d')\nopen('a', 'w').write('low')")).ok
+    again = await Unsafe().open(SMALL, await session.snapshot())
+    assert (await again.run("open('d/d/d/a').read()")).stdout == "'low'\n"
     await again.close()
 
 
