@@ -67,7 +67,6 @@ class KeyAgent(agentrl.AgentEnv):
 
     def __init__(self, *, size: int = 3) -> None:
         """size: rooms along one side."""
-        super().__init__()
         self.size = size
 
     def tasks(self, split: str) -> Iterator[agentrl.Task]:

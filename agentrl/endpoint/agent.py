@@ -29,18 +29,16 @@ Verdict: TypeAlias = float | Ending
 class AgentEnv(ClientWorld):
     """Base class of agents that bring their own loop, tools and framework. Implements `protocols.Environment`.
 
-    An instance serves one episode at a time. Options are keyword-only, typed parameters of `__init__`, which calls
-    `super().__init__()`.
+    An instance serves one episode at a time. Options are keyword-only, typed parameters of `__init__`.
     """
 
     max_steps: int | None = None
     "Answers per episode; the recipe's limit, else 64, where None."
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._work: asyncio.Task[Verdict] | None = None
-        self._worker: Worker | None = None
-        self._door: _Door | None = None
+    # On the class: an author's `__init__` need not call ours.
+    _work: asyncio.Task[Verdict] | None = None
+    _worker: Worker | None = None
+    _door: _Door | None = None
 
     @abstractmethod
     def play(self, task: Task, base_url: str) -> Verdict | Awaitable[Verdict]:

@@ -43,8 +43,11 @@ class ClientWorld(ABC):
 
     session: Session
 
+    _tools: tuple[ToolSpec, ...] = ()
+    "On the class too: a subclass may have an `__init__` that does not call this one."
+
     def __init__(self) -> None:
-        self._tools: tuple[ToolSpec, ...] = ()
+        self._tools = ()
         self._exchange: Exchange
         self._shown = Observation(())
         self._place = 0

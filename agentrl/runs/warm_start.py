@@ -125,8 +125,10 @@ def _demonstrator(environment: Environment) -> Callable[[Task, random.Random], I
     found: Any = getattr(environment, "demonstrate", None)
     if found is None:
         raise ConfigError(
-            "[warm_start] needs demonstrations and the environment offers none: give it an `oracle(task)` or a "
-            "`demonstrate(task, rng)`, or leave [warm_start] out."
+            "a warm start needs demonstrations and the environment offers none: give it an `oracle(task)` or a "
+            '`demonstrate(task, rng)`, or leave [warm_start] out. A model of name = "tiny" always has one, since it '
+            "cannot speak yet: take [model] path instead, the folder of a model or of another run's warm start "
+            "(RUN/warm_start/model)."
         )
     return found  # type: ignore[no-any-return]
 

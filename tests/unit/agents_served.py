@@ -34,7 +34,6 @@ class Scripted(AgentEnv):
     """An agent whose loop is a function."""
 
     def __init__(self, agent: Play) -> None:
-        super().__init__()
         self._agent = agent
 
     def tasks(self, split: str) -> Iterable[Task]:
