@@ -1,6 +1,7 @@
 """How `pytest -n` deals the tests out: a file is one worker's, and what shares a server is one file to it.
 
-What takes longest goes first, so that no worker is left with it at the end. Without `-n` only that order remains.
+What takes longest goes first and the unit tests, many and short, go last: so no worker is left with a long file while
+the other is done. Without `-n` only that order remains.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ TOGETHER = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = list(TOGETHER)
-    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.name in order:
+            return order.index(item.path.name)
+        return len(order) + (item.path.parent.name == "unit")
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)
