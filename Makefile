@@ -1,7 +1,7 @@
 # Two commands: `make quickstart` trains an agent on this machine, `make test` proves the project.
 PYTHON ?= python3
 BIN := .venv/bin
-# Processes that the tests are dealt out to.
+# Processes that the tests are dealt out to, and that check types.
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
@@ -19,7 +19,7 @@ test:
 check:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy
+	@$(BIN)/mypy -n $(WORKERS)
 	@$(BIN)/lint-imports --no-cache
 
 unit integration:
