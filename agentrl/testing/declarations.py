@@ -23,6 +23,8 @@ from agentrl.testing.subject import Subject
 from agentrl.tools import Tool, ToolError, tools_of
 from agentrl.types import JSON, Task
 
+_NAMED = 12
+"Tools that the report names."
 _PROBE = 200
 "Tasks of each split that are read."
 _NEAR = 0.8
@@ -60,7 +62,9 @@ def check_tools(subject: Subject) -> CheckResult:
         if spec.name in described and (problem := _round_trip(described[spec.name], draws)):
             advice = "The schema must describe what the annotations accept."
             return failed("tools", f"{spec.name!r}: {problem}", where, advice)
-    return passed("tools", f"{len(subject.tools)}: {', '.join(spec.name for spec in subject.tools)}")
+    names = [spec.name for spec in subject.tools]
+    shown = [*names[:_NAMED], *([f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else [])]
+    return passed("tools", f"{len(names)}: {', '.join(shown)}")
 
 
 def _slips(owner: type) -> dict[str, str]:

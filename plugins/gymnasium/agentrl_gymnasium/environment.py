@@ -5,6 +5,7 @@ A task is a seed. Chance comes from that seed alone, so that the same actions le
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -13,7 +14,7 @@ import gymnasium
 from gymnasium.spaces import Discrete
 
 from agentrl import Action, Env, Task, ToolError, call, tool
-from agentrl_gymnasium.oracle import best_actions
+from agentrl_gymnasium.oracle import Table, best_actions, by_chance, shortest_win
 from agentrl_gymnasium.words import in_words, plain_terminal
 
 TEST_TASKS = 128
@@ -129,15 +130,30 @@ class GymnasiumText(Env):
         self._reward = 0.0
 
     def oracle(self, task: Task) -> Iterable[Action]:
-        """By the world's own transition table; raises `NotImplementedError` where it has none."""
+        """By the world's own transition table; raises `NotImplementedError` where it has none.
+
+        Where chance has a part in it, by a search that sees what the task's seed will bring: it wins what can be won.
+        """
         table = getattr(self.world.unwrapped, "P", None)
         if table is None:
             return super().oracle(task)
-        best = best_actions(table)
-        return self._by(lambda: best[int(self._last)])
+        if not by_chance(table):
+            return self._best(table)
+        actions = range(int(self.world.action_space.n))
+        found = shortest_win(self.world, actions, _state_and_time, most=64 * len(table))
+        return [call("act", action=self.actions[action]) for action in found]
+
+    def demonstrate(self, task: Task, rng: random.Random) -> Iterable[Action]:
+        """By the table, without a look at what chance will bring: what a model can learn. Else as the oracle."""
+        table = getattr(self.world.unwrapped, "P", None)
+        return self.oracle(task) if table is None else self._best(table)
 
     def close(self) -> None:
         self.world.close()
+
+    def _best(self, table: Table) -> Iterator[Action]:
+        best = best_actions(table)
+        return self._by(lambda: best[int(self._last)])
 
     def _by(self, choose: Callable[[], int]) -> Iterator[Action]:
         while not self._over:
@@ -164,3 +180,8 @@ class GymnasiumText(Env):
 
     def action_names(self) -> Sequence[str]:
         return next((names for prefix, names in NAMES.items() if self.id.startswith(prefix)), ())
+
+
+def _state_and_time(world: Any) -> str:
+    """Every action draws once, so that equal states after as many actions have the same chance ahead."""
+    return f"{world.unwrapped.s} {world.get_wrapper_attr('_elapsed_steps')}"

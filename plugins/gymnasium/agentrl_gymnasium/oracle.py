@@ -33,6 +33,13 @@ def best_actions(table: Table, *, discount: float = 0.999, tolerance: float = 1e
         value = better
 
 
+def by_chance(table: Table) -> bool:
+    """Whether an action may lead to more than one state, and an end pays, so that only luck wins for sure."""
+    ways = [way for row in table.values() for way in row.values()]
+    moves = any(len({after for _, after, _, _ in way}) > 1 for way in ways)
+    return moves and any(reward > 0 and ends for way in ways for _, _, reward, ends in way)
+
+
 def shortest_win(world: Any, actions: Sequence[int], key: Callable[[Any], str], *, most: int = 20_000) -> list[int]:
     """The fewest actions that end `world` with a reward. Raises `ValueError` where `most` states hold no win."""
     start = copy.deepcopy(world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from agentrl.types import Task
 @pytest.mark.parametrize(
     ("make", "options"),
     [
+        (GymnasiumText, {}),
         (GymnasiumText, {"options": {"is_slippery": False}}),
         (MiniGridText, {"id": "BabyAI-GoToObj-v0"}),
         (MiniGridText, {"id": "BabyAI-UnlockLocal-v0", "max_steps": 24}),
@@ -54,6 +56,19 @@ async def test_a_search_wins_a_locked_room() -> None:
 
 async def test_the_table_wins_the_cliff_in_thirteen_steps() -> None:
     assert await won(GymnasiumText(id="CliffWalking-v1", wins_above=-14.0), 0) == (True, 13)
+
+
+def test_where_chance_moves_only_the_oracle_sees_what_it_will_bring() -> None:
+    world = GymnasiumText()
+    task = Task("t", world.id, 3)
+    world.reset(task)
+    lucky = [action.tool_calls[0].arguments["action"] for action in world.oracle(task)]
+    assert len(lucky) == 6
+    fair = world.demonstrate(task, random.Random(0))
+    assert next(iter(fair)).tool_calls[0].arguments["action"] == "left"
+    for action in lucky:
+        world.act(action)
+    assert world.scores()["success"] == 1.0
 
 
 def test_value_iteration_prefers_the_sure_way() -> None:

@@ -7,17 +7,23 @@ request is handed to that task, and whoever waits for an answer may be cancelled
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mcp import Client, StdioServerParameters
+from mcp.client import Transport
+from mcp.client.stdio import stdio_client
 from mcp.types import CallToolResult, TextContent
 
 from agentrl import EnvironmentFault, ToolSpec
 
 CLOSE_SECONDS = 15.0
+_TAIL, _TAIL_SIZE = 4, 2000
+"Lines of what a server logged that an error shows, and in how many bytes they are looked for."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +43,14 @@ class Server:
     url: str = ""
     environment: Mapping[str, str] | None = None
 
-    def transport(self, folder: Path) -> StdioServerParameters | str:
-        """`{folder}` in the command stands for the episode's own folder."""
+    def transport(self, folder: Path, wrote: TextIO) -> Transport | str:
+        """`{folder}` in the command stands for the episode's own folder. What the server logs goes to `wrote`."""
         if self.url:
             return self.url
         first, *rest = [word.replace("{folder}", str(folder)) for word in self.command]
         environment = None if self.environment is None else dict(self.environment)
-        return StdioServerParameters(command=first, args=rest, env=environment, cwd=folder)
+        parameters = StdioServerParameters(command=first, args=rest, env=environment, cwd=folder)
+        return stdio_client(parameters, errlog=wrote)
 
     def __str__(self) -> str:
         return self.url or " ".join(self.command)
@@ -58,6 +65,7 @@ class Connection:
         self._folder = folder
         self._deadline = deadline
         self._calling = False
+        self._wrote: TextIO = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._asked: asyncio.Queue[tuple[str, Mapping[str, Any], asyncio.Future[Answer]] | None] = asyncio.Queue()
         self._up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(), name=f"mcp {server}")
@@ -84,10 +92,12 @@ class Connection:
         await asyncio.wait({self._task}, timeout=CLOSE_SECONDS)
         if not self._task.done():
             raise self._lost(f"it did not end within {CLOSE_SECONDS:g} s")
+        self._wrote.close()
 
     async def _live(self) -> None:
         try:
-            async with Client(self._server.transport(self._folder), read_timeout_seconds=self._deadline) as client:
+            transport = self._server.transport(self._folder, self._wrote)
+            async with Client(transport, read_timeout_seconds=self._deadline) as client:
                 self.tools = await _tools(client)
                 self._up.set_result(None)
                 while (asked := await self._asked.get()) is not None:
@@ -114,7 +124,16 @@ class Connection:
         self._calling = False
 
     def _lost(self, why: str) -> EnvironmentFault:
-        return EnvironmentFault(f"the MCP server `{self._server}` is lost: {why}.")
+        return EnvironmentFault(f"the MCP server `{self._server}` is lost: {why}.{self._said()}")
+
+    def _said(self) -> str:
+        """The last lines that the server logged."""
+        if self._wrote.closed:
+            return ""
+        size = self._wrote.seek(0, os.SEEK_END)
+        self._wrote.seek(max(0, size - _TAIL_SIZE))
+        lines = [line.strip() for line in self._wrote if line.strip()][-_TAIL:]
+        return f" It wrote last: {' / '.join(lines)}" if lines else ""
 
 
 async def _tools(client: Client) -> tuple[ToolSpec, ...]:

@@ -252,3 +252,17 @@ async def test_a_server_written_by_others_is_used_as_tools(files: Path, tmp_path
         assert ended.reward == 1.0 and ended.scores["success"] == 1.0
     finally:
         await made.close()
+
+
+async def test_what_a_server_logged_before_it_ended_is_in_the_fault(files: Path) -> None:
+    made = McpWorld(
+        tasks=str(files / "tasks.jsonl"),
+        reward=f"{files / 'grade.py'}:reward",
+        command=[sys.executable, "-c", "import sys; sys.exit('no token: set LEDGER_TOKEN')"],
+        deadline=5.0,
+    )
+    try:
+        with pytest.raises(EnvironmentFault, match=r"is lost: .* It wrote last: no token: set LEDGER_TOKEN"):
+            await made.reset(task(files))
+    finally:
+        await made.close()
