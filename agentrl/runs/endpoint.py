@@ -18,16 +18,15 @@ from agentrl.endpoint.desk import ENVIRONMENT, Desk, DeskSettings
 from agentrl.endpoint.folder import ServedFolder
 from agentrl.errors import ConfigError
 from agentrl.evaluation.result import Conditions, Manifest
-from agentrl.options import parse_options
 from agentrl.plugins import Host
 from agentrl.protocols import Engine
 from agentrl.rollout.tokens import TokenPlayer
-from agentrl.runs.policies import Policy, find_policy
+from agentrl.runs.policies import Policy, Sampled
 from agentrl.runs.suites import DISTRIBUTION
 
 
 @dataclass(frozen=True, slots=True)
-class ServeSettings:
+class ServeSettings(Sampled):
     """What `agentrl serve` was asked for."""
 
     policy: str
@@ -39,10 +38,6 @@ class ServeSettings:
     port: int = 8000
     key: str = ""
     desk: DeskSettings = field(default_factory=DeskSettings)
-    engine: str = ""
-    engine_options: tuple[str, ...] = ()
-    "As key=value."
-    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,7 @@ async def serve_policy(settings: ServeSettings, host: Host, tell: Callable[[Serv
     from agentrl.endpoint.routes import routes_of
     from agentrl.endpoint.server import HERE, Gate, bind, listening, make_app
 
-    policy = find_policy(settings.policy, host, settings.engine, parse_options(settings.engine_options))
+    policy = settings.find(settings.policy, host)
     name = _name(settings.policy)
     path = settings.out or Path("served") / name
     port = bind(settings.host, settings.port, settings.key)

@@ -16,11 +16,10 @@ from agentrl.evaluation.folder import EvaluationFolder
 from agentrl.evaluation.result import Conditions, EvaluationResult, Manifest, NullRow, Prices
 from agentrl.evaluation.runner import INTERRUPTED, Plan, SuiteRun, null_row
 from agentrl.evaluation.suite import Suite
-from agentrl.options import parse_options
 from agentrl.plugins import Host
 from agentrl.remote.pool import WORKERS
 from agentrl.rollout.decisions import Player
-from agentrl.runs.policies import BUILT_IN, Policy, find_policy
+from agentrl.runs.policies import BUILT_IN, Policy, Sampled, find_policy
 from agentrl.runs.pulse import Heart
 from agentrl.runs.suites import find_suite, versions
 from agentrl.types import JSON
@@ -33,7 +32,7 @@ MOST_ATTEMPTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class EvalSettings:
+class EvalSettings(Sampled):
     """What `agentrl eval` was asked for."""
 
     suite: str
@@ -55,11 +54,6 @@ class EvalSettings:
     max_cost: float | None = None
     episode_deadline: float | None = None
     prices: Prices = field(default_factory=Prices)
-    engine: str = ""
-    "Who samples; transformers for weights, openai for an API where empty."
-    engine_options: tuple[str, ...] = ()
-    "As key=value."
-    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +71,7 @@ def prepare(settings: EvalSettings, host: Host, others: Mapping[str, Policy] | N
     """Find everything and start nothing. `others` are policies that the caller brings. Raises `ConfigError`."""
     suite = find_suite(host, settings.suite, settings.words)
     brought = (others or {}).get(settings.policy)
-    options = parse_options(settings.engine_options)
-    policy = brought or find_policy(settings.policy, host, settings.engine, options)
+    policy = brought or settings.find(settings.policy, host)
     if settings.max_cost is not None and settings.prices == Prices():
         raise ConfigError("--max-cost needs prices: --price-prompt and --price-completion, per million tokens.")
     attempts = settings.attempts

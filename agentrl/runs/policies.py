@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from agentrl.agents import Agent, null_agent, oracle_agent, random_agent
 from agentrl.config import load_config
 from agentrl.errors import ConfigError, InfrastructureFault, StoreError, UnknownNameError
+from agentrl.options import parse_options
 from agentrl.plugins import Host
 from agentrl.protocols import ContextPolicy, Environment
 from agentrl.rollout.advice import AdvisedPlayer
@@ -169,6 +170,22 @@ class Weights:
         learner = ExperienceLearner(load(), Bounds())
         learner.load(self.experience)
         return AdvisedPlayer(player, learner.advice)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """How a command was asked to sample; its settings inherit it."""
+
+    engine: str = ""
+    "Who samples; transformers for weights, openai for an API where empty."
+    engine_options: tuple[str, ...] = ()
+    "As key=value."
+    command: str = ""
+    "As it was typed."
+
+    def find(self, policy: str, host: Host) -> Policy:
+        """As `find_policy`."""
+        return find_policy(policy, host, self.engine, parse_options(self.engine_options))
 
 
 def find_policy(name: str, host: Host, engine: str = "", options: Mapping[str, JSON] = NOTHING) -> Policy:
