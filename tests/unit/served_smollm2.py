@@ -48,6 +48,8 @@ def served(folder: Path) -> Iterator[str]:
     command += ["--model", str(options.model), "--served-model-name", NAME, "--dtype", options.dtype]
     command += ["--max-model-len", str(options.max_context), "--max-num-seqs", "8", "--enforce-eager"]
     command += ["--kv-cache-memory-bytes", str(1 << 30), "--generation-config", "vllm", "--disable-log-stats"]
+    # Token ids in, token ids out, beside the chat.
+    command += ["--enable-scale-out"]
     command += ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--chat-template", str(template)]
     files = ProcessFiles(folder / "vllm.log", folder / "vllm.label.json")
     process = ServerProcess("the vLLM server", command, server_environment(options), files)
