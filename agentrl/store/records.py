@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from agentrl.errors import InvalidDataError
 from agentrl.store.payloads import read_payloads
 from agentrl.types import Floats, Step, Trajectory
 
+T = TypeVar("T")
 _CODES = {np.dtype("<i4"): 1, np.dtype("<f4"): 2}
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
@@ -56,10 +57,7 @@ def encode(trajectory: Trajectory) -> bytes:
 
 def decode(record: bytes) -> Trajectory:
     """Raises `InvalidDataError` where the bytes are no trajectory of this version."""
-    try:
-        return _DECODER.decode(record)
-    except msgspec.MsgspecError as error:
-        raise InvalidDataError(f"a record of {len(record)} bytes is no trajectory: {error}") from error
+    return _decoded(_DECODER, record, "is no trajectory")
 
 
 def encode_trained(trained: Trained) -> bytes:
@@ -68,10 +66,7 @@ def encode_trained(trained: Trained) -> bytes:
 
 def decode_trained(record: bytes) -> Trained:
     """Raises `InvalidDataError`, as `decode` does."""
-    try:
-        return _TRAINED.decode(record)
-    except msgspec.MsgspecError as error:
-        raise InvalidDataError(f"a record of {len(record)} bytes says nothing of an update: {error}") from error
+    return _decoded(_TRAINED, record, "says nothing of an update")
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -80,16 +75,20 @@ def encode_answer(answer: Answer) -> bytes:
 
 def decode_answer(record: bytes) -> Answer:
     """Raises `InvalidDataError`, as `decode` does."""
-    try:
-        return _ANSWER.decode(record)
-    except msgspec.MsgspecError as error:
-        raise InvalidDataError(f"a record of {len(record)} bytes is no answer: {error}") from error
+    return _decoded(_ANSWER, record, "is no answer")
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """Every trajectory of a payload file, in the order of writing; for viewers, replay and export."""
     for _, record in read_payloads(path):
         yield decode(record)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], record: bytes, otherwise: str) -> T:
+    try:
+        return decoder.decode(record)
+    except msgspec.MsgspecError as error:
+        raise InvalidDataError(f"a record of {len(record)} bytes {otherwise}: {error}") from error
 
 
 def _from_array(value: Any) -> Any:
