@@ -28,7 +28,19 @@ Maybe: TypeAlias = T | Awaitable[T]
 RunsIn: TypeAlias = Literal["loop", "thread", "process"]
 
 
-class Env(ABC):
+class _Remade:
+    """Remembers its arguments: a worker process makes the same instance again from them."""
+
+    _made_with: Mapping[str, Any]
+
+    # Not in Env itself: beside its `__init__`, this would be the signature of every class without one of its own.
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made._made_with = inspect.signature(cls).bind(*arguments, **options).arguments if arguments else options
+        return made
+
+
+class Env(_Remade, ABC):
     """Base class of environments. An instance serves one episode at a time; its docstring describes it to people.
 
     Options are keyword-only, typed parameters of `__init__`. Where its methods run, the class says with `runs_in`.
@@ -48,15 +60,7 @@ class Env(ABC):
     """Plain methods run in a thread of the instance; with "loop" on the event loop itself, for pure-Python worlds whose
     methods take microseconds; with "process" the whole world runs in a worker process, which may hang or crash."""
 
-    _made_with: Mapping[str, Any]
-
-    def __new__(cls, *arguments: Any, **options: Any) -> Self:
-        made = super().__new__(cls)
-        # A worker process makes the same instance again from these.
-        made._made_with = inspect.signature(cls).bind(*arguments, **options).arguments if arguments else options
-        return made
-
-    def __init__(self) -> None:  # noqa: B027 (nobody has to override it)
+    def __init__(self) -> None:
         """No options. Without this, `__new__` would take any."""
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """The options of a part: which keys its factory takes, whether given values fit, and the part that is made of them.
 
-A factory's signature is the schema; a parameter that is a dataclass is a table. Values come from TOML or JSON, so they
-are checked strictly: no text is taken for a number.
+A factory's signature is the schema; a parameter that is a dataclass is a table, and `**options` take any other key.
+Values come from TOML or JSON, so they are checked strictly: no text is taken for a number.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
@@ -115,13 +115,15 @@ def check_options(
             Field(... if needed else None, alias=name),
         )
     allowed = [name for name in parameters if name not in offered]
-    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+    extra: Literal["allow", "forbid"] = "allow" if _open_ended(factory) else "forbid"
+    config = ConfigDict(extra=extra, strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     model: type[BaseModel] = create_model("Options", __config__=config, **fields)
     try:
         checked = model.model_validate_json(json.dumps(dict(options), default=str))
     except ValidationError as error:
         return Checked({}, tuple(problem(d, _known_at(d["loc"], allowed, hints), where) for d in error.errors()))
-    return Checked({name: getattr(checked, _FIELD + name) for name in options}, ())
+    values = {name: getattr(checked, _FIELD + name) for name in options if name in parameters}
+    return Checked({**values, **(checked.model_extra or {})}, ())
 
 
 def problem(detail: ErrorDetails, known: Collection[str], where: str) -> str:
@@ -168,11 +170,18 @@ def _known_at(loc: tuple[int | str, ...], parameters: Collection[str], hints: Ma
 
 
 def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {name: p for name, p in _signature(factory).items() if p.kind in _NAMED}
+
+
+def _open_ended(factory: Callable[..., Any]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _signature(factory).values())
+
+
+def _signature(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        signature = inspect.signature(factory)
+        return inspect.signature(factory).parameters
     except ValueError:  # some built-in types have none
         return {}
-    return {name: p for name, p in signature.parameters.items() if p.kind in _NAMED}
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def _signature(address: Address) -> wire.Signature:
         (inspect.getdoc(factory) or "").partition("\n")[0],
         {p.name: _plain(p.default) for p in named if p.default is not p.empty},
         tuple(p.name for p in named if p.default is p.empty),
+        any(p.kind is p.VAR_KEYWORD for p in parameters),
     )
 
 

@@ -103,7 +103,8 @@ class Factory:
         kind = inspect.Parameter.KEYWORD_ONLY
         needed = [inspect.Parameter(name, kind) for name in told.required]
         others = [inspect.Parameter(name, kind, default=value) for name, value in told.options.items()]
-        return inspect.Signature([*needed, *others])
+        more = [inspect.Parameter("_", inspect.Parameter.VAR_KEYWORD)] if told.open_ended else []
+        return inspect.Signature([*needed, *others, *more])
 
 
 def install(own: OwnVenv, tell: Callable[[str], None]) -> Path:

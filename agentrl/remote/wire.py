@@ -36,6 +36,8 @@ class Signature(msgspec.Struct):
     options: dict[str, JSON]
     "Default of each option that has one."
     required: tuple[str, ...]
+    open_ended: bool
+    "Takes `**options` of any name as well."
 
 
 class Beginning(msgspec.Struct):

@@ -291,6 +291,17 @@ def test_a_parameter_that_nobody_gives_is_named(desk: Host) -> None:
     assert desk.check("environments", "desk", {}) == ("needs a value for 'folder'.",)
 
 
+def shelf(size: int = 3, **options: object) -> tuple[int, dict[str, object]]:
+    return size, options
+
+
+def test_a_factory_of_open_options_takes_any_and_checks_those_it_names() -> None:
+    host = Host()
+    host.register(registering("environments", shelf=shelf))
+    assert host.create("environments", "shelf", {"size": 4, "colour": [1]}) == (4, {"colour": [1]})
+    assert host.check("environments", "shelf", {"size": "4", "colour": 1}) == ('size = "4": must be a whole number.',)
+
+
 def test_annotations_for_type_checkers_only_do_not_matter(tmp_path: Path) -> None:
     source = """
 from __future__ import annotations
