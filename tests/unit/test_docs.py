@@ -204,6 +204,16 @@ def test_decisions_are_numbered_once_and_short() -> None:
         assert lines[0].startswith(f"# {int(page.name[:4])}. "), page.name
 
 
+def test_a_decision_that_was_superseded_says_by_which() -> None:
+    """Both records say it, each with a link to the other."""
+    told: dict[str, set[tuple[int, int]]] = {"Supersedes": set(), "Superseded": set()}
+    for page in (ROOT / "docs" / "decisions").glob("*.md"):
+        for word, other in re.findall(r"^(Supersede[sd])\b[^\n(]*\((\d{4})-", page.read_text(encoding="utf-8"), re.M):
+            pair = (int(page.name[:4]), int(other))
+            told[word].add(pair if word == "Supersedes" else pair[::-1])
+    assert told["Supersedes"] == told["Superseded"] != set()
+
+
 def test_every_section_of_a_recipe_is_explained() -> None:
     from agentrl.sections import Config
 
