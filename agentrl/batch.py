@@ -116,7 +116,11 @@ class TrainingBatch:
         if len(sizes) != 1:
             raise InvalidDataError(f"the columns of a batch have lengths {sorted(sizes)}; they must be equal.")
         if not (np.isfinite(self.advantage).all() and np.isfinite(self.weight).all()):
-            raise InvalidDataError("a credit rule returned an advantage or a weight that is not finite.")
+            bad = int((~np.isfinite(self.advantage)).sum()), int((~np.isfinite(self.weight)).sum())
+            raise InvalidDataError(
+                f"a credit rule returned {bad[0]} advantages and {bad[1]} weights that are not finite, of "
+                f"{sizes.pop()} tokens. Let it guard its divisions: a group may have equal rewards, or one member."
+            )
 
     @property
     def taught(self) -> Bools:

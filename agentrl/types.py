@@ -87,6 +87,8 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
+    """A call as the model wrote it; nothing is repaired, and nothing is checked against the tool yet."""
+
     name: str
     arguments: Mapping[str, JSON]
     id: str = ""
@@ -94,6 +96,8 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One message of a conversation, as chat APIs and chat templates have it."""
+
     role: Role
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
@@ -128,6 +132,7 @@ class Action:
     "Not empty where the tokens could not be parsed: what was wrong, in words for the model."
 
     def message(self) -> Message:
+        """What the next prompt shows of it; the reasoning is left out."""
         return Message("assistant", self.text, self.tool_calls)
 
 
@@ -248,6 +253,7 @@ class Step:
 
     @property
     def anchor(self) -> str | None:
+        """Key of the state in which it was decided; None where the environment names none."""
         return self.observation.state_key
 
     @property

@@ -64,6 +64,7 @@ class OwnVenv:
 
     @property
     def ready(self) -> bool:
+        """It is installed: `agentrl env install` has gone to its end."""
         return (self.folder / _DONE).is_file()
 
     @property

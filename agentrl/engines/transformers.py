@@ -54,9 +54,14 @@ class TransformersEngine:
             raise ConfigError(f"{type(model).__name__} does not say how long its context is; pass max_context.")
         self.max_context = int(max_context if max_context is not None else longest)  # type: ignore[arg-type]
         if longest is not None and self.max_context > longest:
-            raise ConfigError(f"max_context is {self.max_context} and the model's positions end at {longest}.")
+            raise ConfigError(
+                f"max_context is {self.max_context} and the model's positions end at {longest}. Lower max_context, or "
+                "take a model with a longer context."
+            )
         if self.max_context < 2 or max_batch < 1:
-            raise ConfigError(f"max_context is {self.max_context} and max_batch {max_batch}; at least 2 and 1.")
+            raise ConfigError(
+                f"max_context is {self.max_context} and max_batch {max_batch}; at least 2 and 1 are needed. Raise them."
+            )
         self.lock = lock if lock is not None else threading.Lock()
         self.source = model
         self.model = view_of(model, self.max_context)
@@ -93,7 +98,9 @@ class TransformersEngine:
     async def score(self, tokens: TokenIds) -> Floats:
         tokens = self._checked(tokens)
         if len(tokens) > self.max_context:
-            raise InvalidDataError(f"{len(tokens)} tokens do not fit the context of {self.max_context}.")
+            raise InvalidDataError(
+                f"{len(tokens)} tokens do not fit the context of {self.max_context}. Raise the engine's max_context."
+            )
         if not len(tokens):
             return np.zeros(0, np.float32)
         loop = asyncio.get_running_loop()

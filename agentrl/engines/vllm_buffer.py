@@ -130,4 +130,7 @@ def _with_room(folders: Sequence[Path], size: int) -> Path:
         if free[-1] > 1.1 * size:
             return folder
     rooms = ", ".join(f"{folder}: {room >> 20:,} MiB" for folder, room in zip(folders, free, strict=True))
-    raise InfrastructureFault(f"the weights need {size >> 20:,} MiB, and no folder has room for them ({rooms} free).")
+    raise InfrastructureFault(
+        f"the weights need {size >> 20:,} MiB, and no folder has room for them ({rooms} free). Free space, or give the "
+        "container a larger /dev/shm."
+    )

@@ -57,7 +57,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or self.concurrency < 1:
-            raise ConfigError(f"attempts {self.attempts} and concurrency {self.concurrency} are at least 1.")
+            raise ConfigError(
+                f"attempts is {self.attempts} and concurrency {self.concurrency}; each must be 1 or more. Raise it."
+            )
         if self.until_ci is not None and not 0 < self.until_ci < 0.5:
             raise ConfigError(f"until-ci is {self.until_ci:g}: half the width of the interval, above 0 and below 0.5.")
 

@@ -72,7 +72,10 @@ class Suite:
             )
         left = tuple(task for task in found if task.id not in self.known_bad)
         if not left:
-            raise ConfigError(f"the suite {self.name!r} has no tasks in the split {self.split!r}.")
+            raise ConfigError(
+                f"the suite {self.name!r} has no tasks in the split {self.split!r} ({len(found)} found, "
+                f"{len(self.known_bad)} named as bad). Give it another split, or the environment tasks of this one."
+            )
         return left
 
     @cached_property

@@ -57,7 +57,10 @@ class Family:
         # What a prompt ends with so that the assistant speaks next, such as `<|im_start|>assistant\n`.
         self._opening = self._render(_PROBE, None, opened=True)[len(closed) :]
         if not len(self._opening):
-            raise RenderingError(f"the template of family {family!r} has no opening of an assistant turn.")
+            raise RenderingError(
+                f"the template of family {family!r} has no opening of an assistant turn, so nothing asks the model to "
+                "speak. Choose another renderer (`agentrl list renderers`)."
+            )
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> TokenIds:
         if not messages:

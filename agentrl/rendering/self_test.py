@@ -61,7 +61,10 @@ def _check_stops(renderer: Renderer) -> None:
         raise RenderingError(f"the renderer {renderer.name!r} has no stop token; a completion could never end.")
     for stop in renderer.stop_token_ids:
         if not isinstance(stop, int) or stop < 0 or not renderer.decode(token_ids([stop])):
-            raise RenderingError(f"the stop token {stop!r} of the renderer {renderer.name!r} is not one token id.")
+            raise RenderingError(
+                f"the stop token {stop!r} of the renderer {renderer.name!r} is not one token id. Its `stop_token_ids` "
+                "are ids that its tokenizer can decode."
+            )
 
 
 def _check_round_trip(renderer: Renderer, action: Action, tools: Sequence[ToolSpec]) -> None:

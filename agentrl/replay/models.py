@@ -58,6 +58,9 @@ async def given_for(recorded: Recorded, reward: Reward, stack: AsyncExitStack) -
     if takes(factory, "engine"):
         player = await weights.open(stack, recorded.folder)
         if not isinstance(player, TokenPlayer):
-            raise ConfigError(f"{recorded.policy} shows its policy experiences, so it cannot be asked for a reward.")
+            raise ConfigError(
+                f"{recorded.policy} shows its policy experiences, so it cannot be asked for a reward. Take a reward "
+                "model that needs no engine."
+            )
         found["engine"] = player.engine
     return found

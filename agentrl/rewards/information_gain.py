@@ -79,7 +79,10 @@ class InformationGain:
             )
         logprobs = (await self._engine.score(tokens))[len(prompt) :][counts]
         if not np.isfinite(logprobs).all():
-            raise InfrastructureFault("the engine scored the right answer with a number that is not finite.")
+            raise InfrastructureFault(
+                f"the engine scored {int((~np.isfinite(logprobs)).sum())} of {len(logprobs)} tokens of the right "
+                "answer with a number that is not finite. Look whether its weights are finite."
+            )
         return float(np.exp(logprobs.mean(dtype=np.float64)))
 
     def _answers(self, trajectory: Trajectory) -> list[str]:
@@ -100,7 +103,10 @@ class InformationGain:
         shortest -= before
         after = _equal_from_the_start(framed[::-1][:shortest], empty[::-1][:shortest])
         if before + after >= len(framed):
-            raise InvalidDataError(f"the answer {text!r} adds no token to its frame {self._frame!r}.")
+            raise InvalidDataError(
+                f"the answer {text!r} adds no token to its frame {self._frame!r}. Give the task an answer that is not "
+                "empty, or another `frame`."
+            )
         return framed, slice(before, len(framed) - after)
 
     def _action(self, text: str) -> Action:

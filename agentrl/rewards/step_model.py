@@ -296,7 +296,7 @@ def open_step_model(
     Raises `ConfigError` for a folder or a model that cannot be used.
     """
     if not (path / "config.json").is_file():
-        raise ConfigError(f"{path} is no model folder: it has no config.json.")
+        raise ConfigError(f"{path} is no model folder: it has no config.json. Name one that `from_pretrained` reads.")
     config = transformers.AutoConfig.from_pretrained(str(path), trust_remote_code=False)
     kind = (config.architectures or [""])[0]
     auto = transformers.AutoModel
@@ -320,7 +320,10 @@ def open_step_model(
         return StepModel(model, head, fitting, device)
     scoring = getattr(model, "score", None)
     if not isinstance(scoring, torch.nn.Linear):
-        raise ConfigError(f"{path} holds a {kind}, whose head is not a linear layer over a causal model's states.")
+        raise ConfigError(
+            f"{path} holds a {kind}, whose head is not a linear layer over a causal model's states. Take a token or "
+            "sequence classifier over a causal model."
+        )
     return StepModel(model.base_model, scoring, fitting, device)
 
 
@@ -342,4 +345,7 @@ def _require_causal(trunk: Any, device: str) -> None:
     probe = torch.tensor([[1, 2, 3, 4], [1, 2, 4, 3]], device=device) % trunk.get_input_embeddings().num_embeddings
     hidden = trunk(input_ids=probe).last_hidden_state
     if not torch.allclose(hidden[0, :2], hidden[1, :2], atol=1e-4):
-        raise ConfigError(f"{type(trunk).__name__} is not causal: a step would be scored by what came after it.")
+        raise ConfigError(
+            f"{type(trunk).__name__} is not causal: a step would be scored by what came after it. Take a reward model "
+            "over a causal one."
+        )

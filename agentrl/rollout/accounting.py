@@ -33,8 +33,8 @@ class BatchShape:
     def __post_init__(self) -> None:
         if self.groups < 1 or self.group_size < 1 or self.versions_per_batch < 1 or self.max_staleness < 0:
             raise ConfigError(
-                f"groups {self.groups}, group_size {self.group_size} and versions_per_batch {self.versions_per_batch} "
-                f"are at least 1, max_staleness {self.max_staleness} at least 0."
+                f"groups is {self.groups}, group_size {self.group_size}, versions_per_batch {self.versions_per_batch} "
+                f"and max_staleness {self.max_staleness}; at least 1, 1, 1 and 0 are allowed. Raise what is below."
             )
         if not 1 <= self.minimum_group <= self.group_size:
             raise ConfigError(

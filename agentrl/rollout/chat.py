@@ -71,7 +71,10 @@ class ChatDecider:
         sampling = SamplingParams(limits.max_tokens, limits.temperature, self._seat.seed(self._index) >> 17)
         reply = await self._player.engine.chat(tuple(self._messages), self._tools, sampling)
         if reply.finish is Finish.ABORT:
-            raise InfrastructureFault(f"the engine broke its answer to step {self._index} of {self._seat.name} off.")
+            raise InfrastructureFault(
+                f"the engine broke its answer to step {self._index} of {self._seat.name} off. "
+                "Its server's log says why."
+            )
         usage = reply.usage
         action = told_when_cut(reply.action, reply.finish, "because it was too long")
         self._messages.append(action.message())

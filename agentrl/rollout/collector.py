@@ -177,7 +177,8 @@ class Collector:
                     or f"{len(self._flights)} groups outside of any episode (strategy, reward of groups)"
                 )
                 raise TrainingError(
-                    f"no episode has moved for {quiet:.0f} s (stall_deadline). In flight: {shown}."
+                    f"no episode has moved for {quiet:.0f} s (stall_deadline). In flight: {shown}. `agentrl doctor` on "
+                    "the run's folder says where they stand; the same command goes on."
                 ) from None
             return quiet_since
 
@@ -229,7 +230,10 @@ class Collector:
         if not orders:
             tasks = self._sampler.next(room)
             if not tasks:
-                raise TrainingError("the task sampler gave no task, and the batch is not complete.")
+                raise TrainingError(
+                    f"the task sampler gave no task, and {len(self._ready)} of {self.shape.groups} groups of the batch "
+                    "are complete. Let the sampler's `next` always give at least one."
+                )
             orders = [self._drawn(task) for task in tasks]
         return [await self._noted(order) for order in orders]
 

@@ -79,7 +79,10 @@ class GroupRollout:
 
     async def recall(self, trajectory: str) -> Trajectory:
         if self._recall is None:
-            raise StoreError(f"this rollout keeps no records, so {trajectory!r} cannot be gone back to.")
+            raise StoreError(
+                f"this rollout keeps no records, so {trajectory!r} cannot be gone back to. Use a strategy without "
+                "`recall`, or play it in a run."
+            )
         return await asyncio.to_thread(self._recall, trajectory)
 
     def dice(self, place: str) -> random.Random:

@@ -204,11 +204,12 @@ class TokenDecider:
         if completion.finish is Finish.ABORT or not len(completion.tokens):
             raise InfrastructureFault(
                 f"the engine returned {len(completion.tokens)} tokens and finish {completion.finish.value!r} for "
-                f"step {self._index} of {self._seat.name}."
+                f"step {self._index} of {self._seat.name}; at least one token is needed. Its log says why it gave up."
             )
         if not np.isfinite(completion.logprobs).all():
             raise InfrastructureFault(
-                f"the engine returned a log-probability that is not finite for {self._seat.name}."
+                f"the engine returned {int((~np.isfinite(completion.logprobs)).sum())} log-probabilities that are not "
+                f"finite for step {self._index} of {self._seat.name}. Look whether its weights are finite."
             )
 
 

@@ -212,7 +212,10 @@ async def _first_look(blueprint: Blueprint) -> tuple[Observation, Sequence[ToolS
     try:
         task = next(iter(environment.tasks("train")), None)
         if task is None:
-            raise ConfigError("the environment has no tasks in its split 'train'.")
+            raise ConfigError(
+                "the environment has no tasks in its split 'train', and training needs at least one. Let its "
+                '`tasks("train")` yield some.'
+            )
         return await environment.reset(task), environment.tools()
     finally:
         await environment.close()

@@ -69,7 +69,7 @@ class ImageStore:
         except OSError:
             data = b""
         if hashlib.sha256(data).hexdigest() != name:
-            raise StoreError(f"{self.folder} holds no image {name!r}.")
+            raise StoreError(f"{self.folder} holds no image {name!r}, or one with other bytes. Play the episode again.")
         return data
 
     def size(self, name: str) -> tuple[int, int] | None:

@@ -258,7 +258,9 @@ class Ledger:
                 "SELECT payload FROM trajectories WHERE id = ? AND payload IS NOT NULL", (name,)
             ).fetchone()
             if row is None:
-                raise StoreError(f"{self.folder} holds no trajectory {name!r} that has ended.")
+                raise StoreError(
+                    f"{self.folder} holds no trajectory {name!r} that has ended. `agentrl view` lists them."
+                )
             return decode(self._payloads.read(row[0]))
 
     def counts(self) -> dict[str, int]:

@@ -79,14 +79,14 @@ class FolderReader:
         """One episode. Raises `StoreError` where none of that name has ended."""
         found = self.query("SELECT payload FROM trajectories WHERE id = ? AND payload IS NOT NULL", (name,))
         if not found:
-            raise StoreError(f"{self.folder} holds no episode {name!r} that has ended.")
+            raise StoreError(f"{self.folder} holds no episode {name!r} that has ended. `agentrl view` lists them.")
         return decode(read_record(self.folder / PAYLOADS, found[0][0]))
 
     def group(self, name: str) -> Group:
         """The episodes of a group that have ended. Raises `StoreError` where it was never issued."""
         issued = self.query("SELECT task FROM groups WHERE id = ?", (name,))
         if not issued:
-            raise StoreError(f"{self.folder} holds no group {name!r}.")
+            raise StoreError(f"{self.folder} holds no group {name!r}. `agentrl view` lists them.")
         members = [row.id for row in self.rows("grp = ?", (name,), "member, id")]
         task = msgspec.json.decode(issued[0][0], type=Task)
         return Group(name, task, tuple(self.trajectory(member) for member in members))

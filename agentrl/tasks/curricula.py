@@ -94,7 +94,10 @@ class _Categories(ABC):
         try:
             drawn, walks, known = int(state["drawn"]), dict(state["walks"]), state["known"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{state!r} is no state of a curriculum.") from error
+            raise ConfigError(
+                f"{state!r} is no state of a curriculum: the run was begun with another sampler. Name that in "
+                "rollout.sampler, or start in a new folder."
+            ) from error
         if walks.keys() != self._walks.keys():
             raise ConfigError(
                 f"the run was begun with the categories {', '.join(sorted(walks))}, not "

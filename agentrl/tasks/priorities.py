@@ -71,7 +71,10 @@ class _ByRate(ABC):
             drawn, rates, kinds = int(state["drawn"]), state["rates"], state["kinds"]
             pausing = [str(task) for task in state["pausing"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{state!r} is no state of a sampler by win rate.") from error
+            raise ConfigError(
+                f"{state!r} is no state of a sampler by win rate: the run was begun with another one. Name that in "
+                "rollout.sampler, or start in a new folder."
+            ) from error
         self._rates.restore(rates)
         self._kinds.restore(kinds)
         self._drawn, self._pausing = drawn, pausing

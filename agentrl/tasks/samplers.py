@@ -54,7 +54,10 @@ class SequentialSampler:
             seed, window = int(state["seed"]), int(state["window"])
             epoch, position = int(state["epoch"]), int(state["position"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{state!r} is no state of a sequential sampler.") from error
+            raise ConfigError(
+                f"{state!r} is no state of a sequential sampler: the run was begun with another one. Name that in "
+                "rollout.sampler, or start in a new folder."
+            ) from error
         if (seed, window) != (self._seed, self._window):
             raise ConfigError(
                 f"the run was begun with seed {seed} and shuffle window {window}, not {self._seed} and {self._window}: "
