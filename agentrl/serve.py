@@ -171,9 +171,11 @@ def _make(asked: wire.Opening) -> Any:
     options = _checked(factory, asked)
     try:
         made = factory(**options)
+    except AgentRLError:
+        raise
     except ValueError as error:
         # As where it is made here: a class says in its own words which option it cannot take.
-        raise ConfigError(f"environment {asked.address.name!r} {error}") from error
+        raise ConfigError(f"environment {asked.called or asked.address.name!r} {error}") from error
     if isinstance(made, Env):
         # In this very thread: the process keeps it from the others, and some libraries want the main thread.
         made.runs_in = "process"
@@ -190,7 +192,7 @@ def _checked(factory: Callable[..., Any], asked: wire.Opening) -> dict[str, Any]
     except ImportError:
         return asked.options  # a virtual environment with another pydantic: plain JSON has to do
 
-    checked = check_options(factory, asked.options, where=f"environment {asked.address.name!r}")
+    checked = check_options(factory, asked.options, where=f"environment {asked.called or asked.address.name!r}")
     if checked.problems:
         raise ConfigError("\n".join(checked.problems))
     return dict(checked.values)

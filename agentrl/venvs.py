@@ -96,7 +96,7 @@ class Factory:
     address: Address
 
     def __call__(self, **options: JSON) -> Environment:
-        return open_remote(self.address, options)
+        return open_remote(self.address, options, self.name)
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -96,18 +96,22 @@ def play(
 
 
 def environment_factory(name: str, options: Sequence[str], plugins: Sequence[str]) -> Callable[[], Any]:
-    """A callable that makes the environment `name` anew. Raises `ConfigError` for an unknown name or option."""
-    from agentrl.options import check_options, needed, parse_options
+    """A callable that makes the environment `name` anew. Raises `ConfigError` for an unknown name or option.
+
+    So does the callable, for what the environment itself says of its options.
+    """
+    from agentrl.options import build, check_options, needed, parse_options
     from agentrl.plugins import load_host
 
     host = load_host(plugins)
     values = parse_options(options)
     factory = host.factory("environments", name)
-    checked = check_options(factory, values, where=f"environment {name!r}")
+    where = f"environment {name!r}"
+    checked = check_options(factory, values, where=where)
     if checked.problems:
         # What a recipe writes in its section is written behind the name here.
         lacking = [key for key in needed(factory) if key not in values]
         how = f"\nOptions stand behind the name: {name} {' '.join(f'{key}=...' for key in lacking)}" if lacking else ""
         raise ConfigError("\n".join(checked.problems) + how)
     # A partial, not a lambda: the check makes the environment in another process too.
-    return functools.partial(factory, **checked.values) if values else factory
+    return functools.partial(build, factory, values, where=where)

@@ -39,9 +39,12 @@ class Listing(Protocol):
     def tasks(self, split: str) -> Iterable[Task]: ...
 
 
-def open_remote(address: Address, options: Mapping[str, JSON]) -> RemoteEnvironment:
-    """An environment whose class cannot be imported here. Blocking where it is the first with these options."""
-    return RemoteEnvironment(address, options, _declared(address, json.dumps(options, sort_keys=True)))
+def open_remote(address: Address, options: Mapping[str, JSON], called: str = "") -> RemoteEnvironment:
+    """An environment whose class cannot be imported here. Blocking where it is the first with these options.
+
+    `called` is what it is registered as. Raises `ConfigError` for options that do not fit.
+    """
+    return RemoteEnvironment(address, options, _declared(address, json.dumps(options, sort_keys=True), called))
 
 
 @functools.lru_cache(maxsize=256)
@@ -226,8 +229,8 @@ class RemoteEnvironment:
 
 
 @functools.lru_cache(maxsize=256)
-def _declared(address: Address, options: str) -> Declaration:
-    declared: Declaration = _once(address, "open", wire.Opening(address, json.loads(options)))
+def _declared(address: Address, options: str, called: str) -> Declaration:
+    declared: Declaration = _once(address, "open", wire.Opening(address, json.loads(options), called))
     return declared
 
 

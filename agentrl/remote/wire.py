@@ -27,6 +27,8 @@ HEADER = struct.Struct("!I")
 class Opening(msgspec.Struct):
     address: Address
     options: dict[str, JSON]
+    called: str = ""
+    "What the environment is registered as, for its errors; the name of its class where nothing is said."
 
 
 class Signature(msgspec.Struct):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from agentrl.blame import AuthorFault, frames_of, own_place, place
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.testing.declarations import check_construct, check_tasks, check_tools
-from agentrl.testing.elsewhere import check_processes
+from agentrl.testing.elsewhere import check_processes, taken_apart
 from agentrl.testing.episodes import advance, begin, blaming
 from agentrl.testing.pace import Pace, Progress, Silent
 from agentrl.testing.report import CheckReport, CheckResult, failed, passed, skipped
@@ -42,10 +42,11 @@ def check_environment(
     """Play `tasks` tasks in every way that must hold. Takes as long as about 50 episodes; starts an event loop.
 
     `factory` makes a new instance (an `Env` class is one). Of a slow world each check plays what it can in
-    `seconds`, and the report says what was left out. Raises `ConfigError` inside a running event loop; what is wrong
-    with the environment is in the report.
+    `seconds`, and the report says what was left out. Raises `ConfigError` inside a running event loop, and where the
+    factory does: then the options are wrong. What is wrong with the environment is in the report.
     """
-    name = getattr(factory, "__name__", repr(factory))
+    target, _ = taken_apart(factory)
+    name = getattr(target, "__name__", repr(target))
     if tasks < 1:
         raise ConfigError(f"tasks is {tasks}; at least 1 task is needed to check {name}.")
     try:
@@ -57,8 +58,10 @@ def check_environment(
     pace = Pace(seconds, progress or Silent())
     try:
         subject = Subject(factory, seed, pace)
+    except ConfigError:
+        raise
     except Exception as error:
-        owner = factory if isinstance(factory, type) else type(factory)
+        owner = target if isinstance(target, type) else type(target)
         where = place(owner, "__init__", frames_of(error.__traceback__))
         what = f"{type(error).__name__}: {error}"
         advice = "Give the options that it needs, as key=value, or mend what it needs to be made."

@@ -71,10 +71,7 @@ def reference(factory: Callable[[], object]) -> JSON | None:
 
     What has an `address` of its own is made there, in a worker that draws its own hash seed.
     """
-    keywords: JSON = {}
-    target: Any = factory
-    if isinstance(target, functools.partial) and not target.args:
-        target, keywords = target.func, target.keywords
+    target, keywords = taken_apart(factory)
     try:
         keywords = plain(keywords)
     except ValueError:
@@ -82,6 +79,16 @@ def reference(factory: Callable[[], object]) -> JSON | None:
     own = getattr(target, "address", None)
     address = own if isinstance(own, Address) else address_of(target)
     return None if address is None else {"address": asdict(address), "keywords": keywords, "remote": address is own}
+
+
+def taken_apart(factory: Callable[[], object]) -> tuple[Any, JSON]:
+    """The class or function behind a `functools.partial`, also one of `build`, and the options that it is given."""
+    if not isinstance(factory, functools.partial):
+        return factory, {}
+    if factory.func is build and len(factory.args) == 2:
+        target, options = factory.args
+        return target, dict(options)
+    return (factory, {}) if factory.args else (factory.func, factory.keywords)
 
 
 def _look(environment: Any, recorded: list[Episode]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ One sick environment per check; each differs from a sound one in a single method
 """
 
 import asyncio
+import functools
 import itertools
 import random
 import subprocess
@@ -16,7 +17,9 @@ import pytest
 
 from agentrl.environment import Env, call
 from agentrl.errors import ConfigError
+from agentrl.options import build
 from agentrl.testing import NullAgent, RandomAgent, ScriptedAgent, assert_environment, check_environment
+from agentrl.testing.elsewhere import taken_apart
 from agentrl.testing.episodes import DEFAULT_STEPS, limits_of
 from agentrl.tools import ToolError, tool
 from agentrl.types import Action, Message, Observation, StepResult, Task, ToolSpec
@@ -416,6 +419,19 @@ def test_a_factory_that_raises_is_a_failed_check():
     report = check_environment(Needy)
     assert [r.name for r in report.failures] == ["construct"]
     assert report["construct"].where == f"{__file__}:{Needy.__init__.__code__.co_firstlineno + 1}"
+
+
+def test_options_that_do_not_fit_are_an_error_and_no_verdict():
+    class Sized(Boxes):
+        def __init__(self, size=3):
+            if size > 9:
+                raise ValueError(f"size is {size}; at most 9 fit.")
+
+    factory = functools.partial(build, Sized, {"size": 10}, where="environment 'sized'")
+    with pytest.raises(ConfigError, match=r"^environment 'sized' size is 10; at most 9 fit\.$"):
+        check_environment(factory)
+    assert taken_apart(factory) == (Sized, {"size": 10})
+    assert taken_apart(functools.partial(Sized, size=10)) == (Sized, {"size": 10})
 
 
 def test_without_an_oracle_the_check_says_so():

@@ -50,9 +50,13 @@ class GymnasiumText(Env):
         given: dict[str, Any] = dict(options or {})
         if self.id.startswith(DRAWN):
             given.setdefault("render_mode", "ansi")
-        self.world: Any = gymnasium.make(id, max_episode_steps=max_steps, **given)
+        try:
+            self.world: Any = gymnasium.make(id, max_episode_steps=max_steps, **given)
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
+            raise ValueError(f"has id {id!r} and options {given}, of which no world can be made: {error}") from error
         if not isinstance(self.world.action_space, Discrete):
-            raise ValueError(f"{id} has actions {self.world.action_space}; only Discrete ones have names to call.")
+            space = self.world.action_space
+            raise ValueError(f"has id {id!r} with actions {space}; only Discrete ones have names to call.")
         self.max_steps = max_steps
         self.wins_above = wins_above
         self.actions = self._named(actions)
@@ -175,7 +179,7 @@ class GymnasiumText(Env):
         size = int(self.world.action_space.n)
         found = actions or self.action_names() or [str(index) for index in range(size)]
         if len(found) != size or len(set(found)) != size:
-            raise ValueError(f"{self.id} has {size} actions, and the names are {list(found)}; name each once.")
+            raise ValueError(f"has id {self.id!r} with {size} actions, named {list(found)}; name each once.")
         return tuple(found)
 
     def action_names(self) -> Sequence[str]:

@@ -132,6 +132,8 @@ def test_colour_becomes_brackets_and_images_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"id": "FrozenLak-v1"}, "Did you mean: `FrozenLake`"),
+        ({"options": {"slippery": False}}, "has id 'FrozenLake-v1' and options .* no world can be made"),
         ({"id": "Pendulum-v1"}, "only Discrete ones have names"),
         ({"actions": ["left", "left", "right", "up"]}, "name each once"),
     ],

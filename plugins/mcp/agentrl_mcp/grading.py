@@ -77,7 +77,7 @@ def load_reward(name: str) -> Reward:
         found: Reward = getattr(module, function)
     except (ImportError, AttributeError, ValueError, OSError) as error:
         raise ValueError(
-            f"reward {name!r} is no function: {error}. Write package.module:function or a file."
+            f"has reward {name!r}, which is no function: {error}. Write package.module:function or file.py:function."
         ) from error
     return found
 

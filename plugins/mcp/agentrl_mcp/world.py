@@ -41,14 +41,14 @@ class McpWorld:
         only: the tools to offer, all if left out. max_steps: decisions an episode. deadline: seconds for one call.
         """
         if bool(command) == bool(url):
-            raise ValueError("one of command and url is needed: a server to start, or the address of one that is up.")
+            raise ValueError("needs one of command and url: a server to start, or the address of one that is up.")
         self.max_steps = max_steps
         self.step_deadline = 2 * deadline
         self.reset_deadline = 2 * deadline
         self._server = Server(tuple(command or ()), url)
         self._path = Path(tasks)
         if not self._path.is_file():
-            raise ValueError(f"there is no file {self._path}; tasks names a file of JSON lines.")
+            raise ValueError(f"has tasks {tasks!r}, which is no file; name one of JSON lines.")
         self._reward = load_reward(reward)
         self._only = only
         self._deadline = deadline

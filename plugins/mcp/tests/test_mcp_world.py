@@ -201,8 +201,8 @@ async def test_a_cancelled_episode_closes_its_server(files: Path) -> None:
     [
         ({}, "one of command and url"),
         ({"command": ["x"], "url": "http://127.0.0.1:1"}, "one of command and url"),
-        ({"command": ["x"], "tasks": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
-        ({"command": ["x"], "reward": "nowhere:at_all"}, "is no function"),
+        ({"command": ["x"], "tasks": "nowhere.jsonl"}, "'nowhere.jsonl', which is no file"),
+        ({"command": ["x"], "reward": "nowhere:at_all"}, "which is no function"),
     ],
 )
 def test_bad_options_are_refused_in_words(files: Path, options: dict[str, object], words: str) -> None:

@@ -91,9 +91,12 @@ class OpenEnvWorld:
         tasks: a file of JSON lines in place of seeds. max_steps: decisions an episode.
         """
         if bool(url) == bool(start):
-            raise ValueError("needs one of url and start: the address of a server that is up, or how to start one.")
+            raise ValueError(
+                "needs one of url and start, such as url=http://127.0.0.1:8000 of a server that is up, or "
+                "start.app=package.module:app of one to be started here."
+            )
         if tasks and not Path(tasks).is_file():
-            raise ValueError(f"there is no file {tasks}; tasks names a file of JSON lines.")
+            raise ValueError(f"has tasks {tasks!r}, which is no file; name one of JSON lines.")
         self.max_steps = max_steps
         self.step_deadline = waits.answer * 4
         self.reset_deadline = (start.within if start else 0.0) + waits.session + waits.answer * 3

@@ -363,7 +363,7 @@ async def test_a_server_started_here_that_dies_in_a_call_says_how(monkeypatch: p
         ({"start": {"app": "a:b", "command": ["server", "{port}"]}}, "one of them starts the server"),
         ({"start": {"command": ["python", "-m", "server"]}}, r"no \{port\}"),
         ({"start": {"ap": "a:b"}}, r"Did you mean 'app'\?"),
-        ({"url": "http://127.0.0.1:1", "tasks": "nowhere.jsonl"}, "there is no file nowhere.jsonl"),
+        ({"url": "http://127.0.0.1:1", "tasks": "nowhere.jsonl"}, "'nowhere.jsonl', which is no file"),
     ],
 )
 def test_bad_options_are_refused_in_words(options: dict[str, Any], words: str) -> None:

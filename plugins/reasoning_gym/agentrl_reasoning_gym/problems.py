@@ -11,8 +11,10 @@ from itertools import count
 from typing import Any
 
 import reasoning_gym
+from reasoning_gym.factory import DATASETS
 
 from agentrl import Action, Env, Task, say
+from agentrl.errors import did_you_mean
 
 TEST_TASKS = 256
 ENDLESS = 10**9
@@ -27,10 +29,13 @@ class ReasoningGym(Env):
 
     def __init__(self, *, dataset: str = "chain_sum", options: dict[str, Any] | None = None) -> None:
         """dataset: a generator's name. options: its own, such as {min_terms = 2, max_terms = 3}."""
+        if dataset not in DATASETS:
+            known = ", ".join(sorted(DATASETS))
+            raise ValueError(f"has no dataset {dataset!r}.{did_you_mean(dataset, DATASETS)} There are: {known}.")
         try:
             self.problems = reasoning_gym.create_dataset(dataset, seed=0, size=2 * ENDLESS, **(options or {}))
         except (ValueError, TypeError, AssertionError) as error:
-            raise ValueError(f"reasoning_gym's generator {dataset!r} cannot be made: {error}") from error
+            raise ValueError(f"has dataset {dataset!r}, which cannot be made: {error}") from error
         self.dataset = dataset
         self._entry: Mapping[str, Any] = {}
         self._score = 0.0

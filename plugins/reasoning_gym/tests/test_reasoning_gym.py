@@ -44,7 +44,12 @@ def test_the_splits_have_problems_of_their_own_and_always_the_same_ones() -> Non
     assert not set(train) & set(test) and train == [other.reset(task) for task in islice(other.tasks("train"), 40)]
 
 
-@pytest.mark.parametrize("given", [{"dataset": "no_such"}, {"options": {"min_terms": -1}}, {"options": {"size_of": 1}}])
+def test_a_slip_in_a_generators_name_is_answered_with_the_name() -> None:
+    with pytest.raises(ValueError, match=r"has no dataset 'countdwn'\. Did you mean 'countdown'\? There are: ab, "):
+        ReasoningGym(dataset="countdwn")
+
+
+@pytest.mark.parametrize("given", [{"options": {"min_terms": -1}}, {"options": {"size_of": 1}}])
 def test_what_the_generator_refuses_is_said(given: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="cannot be made"):
         ReasoningGym(**given)  # type: ignore[arg-type]

@@ -64,16 +64,14 @@ class ScienceWorld(Env):
         max_steps: actions per episode; its own limit is 100, and some of its own ways to win take up to 180.
         """
         java_program()
-        self.names = tuple(_known("a task", tasks or list(SIZES), tuple(SIZES)))
-        self.simplifications = tuple(_known("a simplification", simplifications or [], SIMPLIFICATIONS))
+        self.names = tuple(_known("task", tasks or list(SIZES), tuple(SIZES)))
+        self.simplifications = tuple(_known("simplification", simplifications or [], SIMPLIFICATIONS))
         if most is not None and most < 1:
-            raise ValueError(f"most is {most}; at least 1 variation of each kind is needed.")
+            raise ValueError(f"has most {most}; at least 1 variation of each kind is needed.")
         if "noElectricalAction" in self.simplifications:
             barred = [name for name in self.names if "power-component" in name or "conductivity" in name]
             if barred:
-                raise ValueError(
-                    f"noElectricalAction leaves {', '.join(barred)} without a way to win; drop one of them."
-                )
+                raise ValueError(f"cannot be won with noElectricalAction in {', '.join(barred)}; drop one of them.")
         self.held_out = held_out
         self.most = most
         self.max_steps = max_steps
@@ -227,7 +225,7 @@ def _known(what: str, names: list[str], allowed: tuple[str, ...]) -> list[str]:
     for name in found:
         if name not in allowed:
             near = did_you_mean(name, allowed) or f" There are: {', '.join(allowed)}."
-            raise ValueError(f"there is no {what.removeprefix('a ')} {name!r}.{near}")
+            raise ValueError(f"has no {what} {name!r}.{near}")
     if len(set(found)) < len(found):
-        raise ValueError(f"{what} is named twice in {names}; name each once.")
+        raise ValueError(f"has a {what} twice in {names}; name each once.")
     return found

@@ -191,9 +191,9 @@ def test_equal_worlds_have_equal_trees_whatever_was_numbered_before() -> None:
     ("options", "words"),
     [
         ({"tasks": ["boyl"]}, "no task 'boyl'. Did you mean 'boil'"),
-        ({"tasks": ["1-1", "boil"]}, "named twice"),
+        ({"tasks": ["1-1", "boil"]}, "a task twice"),
         ({"simplifications": ["easier"]}, "no simplification 'easier'"),
-        ({"simplifications": ["noElectricalAction"]}, "without a way to win"),
+        ({"simplifications": ["noElectricalAction"]}, "cannot be won with noElectricalAction"),
         ({"most": 0}, "at least 1 variation"),
     ],
 )
