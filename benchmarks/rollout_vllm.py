@@ -26,8 +26,8 @@ from support.results import Verdict, finish, middle, options
 from support.subjects import Subject, play_groups, tool_desk_subject
 
 from agentrl.engines.vllm_api import ServerSettings, best_dtype
-from agentrl.engines.vllm_process import free_port
 from agentrl.engines.vllm_server import VllmEngine
+from agentrl.ports import free_port
 from agentrl.types import Trajectory
 
 

@@ -138,12 +138,6 @@ def last_lines(log: Path, count: int = 15) -> str:
     return "\n".join(f"  {line}" for line in (named or errors or telling)[-count:]) or "  (empty)"
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def check_port(port: int) -> None:
     """Raises `InfrastructureFault` where somebody listens on the port already."""
     with closing(socket.socket()) as probe:

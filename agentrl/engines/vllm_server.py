@@ -27,8 +27,9 @@ from agentrl.engines.vllm_api import (
     server_command,
     server_environment,
 )
-from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port, free_port
+from agentrl.engines.vllm_process import GRACE_SECONDS, ProcessFiles, ServerProcess, check_port
 from agentrl.errors import ConfigError, InfrastructureFault, InvalidDataError, MissingDependencyError
+from agentrl.ports import free_port
 from agentrl.protocols import EngineHealth, GenerateRequest, LearnerSide, WeightPublisher
 from agentrl.types import Completion, Finish, Floats, TokenIds, token_ids
 

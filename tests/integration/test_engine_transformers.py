@@ -408,7 +408,7 @@ async def test_a_dead_thread_is_a_fault_for_those_who_wait_and_those_who_come(br
         with pytest.raises(InfrastructureFault, match="SystemExit"):
             await engine.generate(ask(prompt(5), 9))
         assert not (await engine.health()).ok
-        await asyncio.wait_for(engine.pause(), 1)
+        await asyncio.wait_for(engine.pause(), 30)
 
 
 async def test_logits_that_are_not_finite_are_a_fault_and_leave_nothing_behind() -> None:
@@ -425,12 +425,14 @@ async def test_logits_that_are_not_finite_are_a_fault_and_leave_nothing_behind()
 
 
 async def test_closing_ends_what_is_in_flight() -> None:
-    engine = TransformersEngine(llama())
+    model = llama()
+    sampling = after_passes(model, 3)
+    engine = TransformersEngine(model)
     with pytest.raises(InfrastructureFault, match="not started"):
         await engine.generate(ask(prompt(5)))
     await engine.start()
     request = asyncio.create_task(engine.generate(ask(prompt(5), 250)))
-    await asyncio.sleep(0.01)
+    await sampling.wait()
     await engine.close()
     with pytest.raises(InfrastructureFault, match="closed"):
         await request
@@ -529,7 +531,7 @@ async def test_a_busy_engine_lets_the_learner_have_the_lock() -> None:
             return version
 
         requests = [asyncio.create_task(engine.generate(ask(prompt(10, i), 200, f"s{i}"))) for i in range(8)]
-        assert await asyncio.wait_for(asyncio.to_thread(updates), 20) == 8
+        assert await asyncio.wait_for(asyncio.to_thread(updates), 60) == 8
         assert not all(request.done() for request in requests), "they are not what the learner waited for"
         for request in requests:
             assert (await request).versions[-1] == 8

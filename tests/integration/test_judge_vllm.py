@@ -15,8 +15,8 @@ import pytest
 from builders import make_trajectory
 from served_smollm2 import NAME
 
-from agentrl.engines.vllm_process import free_port
 from agentrl.errors import InfrastructureFault
+from agentrl.ports import free_port
 from agentrl.rewards.bill import Prices
 from agentrl.rewards.judge import Question
 from agentrl.runs.judge import Server, open_judge

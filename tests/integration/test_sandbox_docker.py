@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ async def test_a_worker_that_has_ended_by_itself_is_no_fault_and_its_container_i
     session = await sandbox.open(LIMITS)
     (container,) = sandbox._made
     session.guest._line.close()
-    await asyncio.to_thread(container.wait, timeout=10)
+    await asyncio.to_thread(container.wait, timeout=60)
     assert _stop(Unseen(container)) == Ending()
     await session.close()
     again = await sandbox.open(LIMITS)
@@ -137,9 +138,9 @@ async def test_what_a_killed_process_left_is_reaped(sandbox: Any, docker_host: s
 
 
 async def test_a_container_that_is_removed_under_a_run_is_a_fault_and_the_next_session_is_another(sandbox: Any) -> None:
-    session = await sandbox.open(LIMITS)
+    session = await sandbox.open(replace(LIMITS, seconds=60.0))
     (container,) = sandbox._made
-    run = asyncio.create_task(session.run("import time\ntime.sleep(4)"))
+    run = asyncio.create_task(session.run("import time\ntime.sleep(50)"))
     await asyncio.to_thread(container.remove, force=True)
     with pytest.raises(InfrastructureFault, match="a session of the sandbox 'docker' is gone"):
         await run

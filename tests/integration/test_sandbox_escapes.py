@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,8 +132,8 @@ def walls(request: pytest.FixtureRequest) -> Sandbox:
     return made
 
 
-async def attempt(sandbox: Sandbox, escape: Escape, bait: Bait) -> list[str]:
-    """What the escape achieved, in words; nothing where it failed."""
+async def attempt(sandbox: Sandbox, escape: Escape, bait: Bait, patience: float = 20.0) -> list[str]:
+    """What the escape achieved, in words; nothing where it failed. Processes have `patience` seconds to end."""
     session = await sandbox.open(LIMITS)
     runs: list[Ran] = []
     try:
@@ -157,18 +158,19 @@ async def attempt(sandbox: Sandbox, escape: Escape, bait: Bait) -> list[str]:
         achieved.append("it killed a process of the host")
     if bait.written():
         achieved.append("it wrote a file of the host")
-    if await still_there(bait):
+    if await still_there(bait, patience):
         achieved.append("it left a process behind")
     return achieved
 
 
-async def still_there(bait: Bait) -> bool:
-    """After two seconds in which processes may end."""
-    for _ in range(40):
-        if not bait.marked():
-            return False
+async def still_there(bait: Bait, patience: float) -> bool:
+    """After `patience` seconds in which processes may end."""
+    until = time.monotonic() + patience
+    while bait.marked():
+        if time.monotonic() > until:
+            return True
         await asyncio.sleep(0.05)
-    return True
+    return False
 
 
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.name)
@@ -178,8 +180,9 @@ async def test_no_code_gets_out(escape: Escape, walls: Sandbox, bait: Bait) -> N
 
 @pytest.mark.parametrize("escape", [e for e in ESCAPES if e.bare != "untried"], ids=lambda escape: escape.name)
 async def test_without_walls_it_does(escape: Escape, bait: Bait) -> None:
-    achieved = await attempt(load_host().create("sandboxes", "unsafe"), escape, bait)
     gets_out = escape.bare == "anyone" or (escape.bare == "root" and os.geteuid() == 0)
+    unsafe = load_host().create("sandboxes", "unsafe")
+    achieved = await attempt(unsafe, escape, bait, patience=2.0 if gets_out else 20.0)
     assert bool(achieved) == gets_out, achieved
 
 

@@ -42,7 +42,7 @@ def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
     """A tab that must stay quiet: no error, no refusal by the policy, no dialog, no other machine."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     found, troubles = context.new_page(), list[str]()
-    found.set_default_timeout(15_000)
+    found.set_default_timeout(60_000)
     found.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
     found.on("pageerror", lambda error: troubles.append(str(error)))
     found.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
@@ -72,7 +72,7 @@ def home(run: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         finally:
             server.should_exit = True
-            serving.join(20)
+            serving.join(60)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-_PATIENCE = 40.0
+_PATIENCE = 90.0
 "Seconds in which a daemon comes up."
 
 

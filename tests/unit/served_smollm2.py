@@ -14,8 +14,9 @@ from pathlib import Path
 from agentrl import models
 from agentrl.engines.http import HttpClient
 from agentrl.engines.vllm_api import ServerOptions, server_environment
-from agentrl.engines.vllm_process import ProcessFiles, ServerProcess, free_port
+from agentrl.engines.vllm_process import ProcessFiles, ServerProcess
 from agentrl.errors import InfrastructureFault
+from agentrl.ports import free_port
 
 NAME = "smollm2"
 START_SECONDS = 400.0

@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 from keydoor.env import KeyDoor
+from still_clock import still_clock
 from tool_desk.env import ToolDesk
 
 from agentrl import Action, Env, Task, call, say, tool
@@ -296,6 +297,7 @@ async def test_a_lasting_fault_is_recorded_and_never_scored(
         ("close", 0.0, Status.OK, ""),
     ],
 )
+@still_clock
 async def test_every_wait_has_its_deadline(hangs: str, latency: float, status: Status, words: str) -> None:
     def make() -> Environment:
         world = adapt(Bell(hangs=hangs))
@@ -304,11 +306,12 @@ async def test_every_wait_has_its_deadline(hangs: str, latency: float, status: S
         return world
 
     limits = EpisodeLimits(generate_deadline=0.05, close_deadline=0.05)
-    async with asyncio.timeout(5):
-        trajectory = await chat(make, Chat(ringing, latency=latency), limits, ONCE).episode(TASK, 0)
+    trajectory = await chat(make, Chat(ringing, latency=latency), limits, ONCE).episode(TASK, 0)
+    assert asyncio.get_running_loop().time() < 5
     assert trajectory.status is status and words in trajectory.error
 
 
+@still_clock
 async def test_worlds_without_deadlines_of_their_own_are_cut_at_ours() -> None:
     limits = EpisodeLimits(step_deadline=0.05, episode_deadline=5)
     late = await chat(lambda: Plain(hangs=True), Chat(ringing), limits, ONCE).episode(TASK, 0)
@@ -318,6 +321,7 @@ async def test_worlds_without_deadlines_of_their_own_are_cut_at_ours() -> None:
     assert late.status is Status.INFRASTRUCTURE_ERROR and "episode_deadline" in late.error
 
 
+@still_clock
 async def test_a_cancelled_evaluation_closes_every_environment() -> None:
     street = Street()
     async with chat(street, Chat(ringing, latency=30)) as rollout:
@@ -329,6 +333,7 @@ async def test_a_cancelled_evaluation_closes_every_environment() -> None:
     assert len(street.made) == 4 and street.all_closed()
 
 
+@still_clock
 async def test_closing_the_rollout_ends_what_still_plays() -> None:
     street = Street()
     async with chat(street, Chat(ringing, latency=30)) as rollout:

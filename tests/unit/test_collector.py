@@ -13,6 +13,7 @@ import pytest
 from fakes_rollout import Diary, Engine, Renderer, SetSampler, World, broken, jitter, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from still_clock import still_clock
 
 from agentrl.errors import ConfigError, StoreError, TrainingError
 from agentrl.protocols import Rollout, RolloutStrategy
@@ -101,6 +102,7 @@ async def test_bound_zero_equals_a_plain_synchronous_run_number_for_number() -> 
     assert bench.sampler.observed == sorted(bench.sampler.observed)
 
 
+@still_clock
 async def test_with_bound_zero_nothing_is_in_flight_between_batches() -> None:
     async with Bench() as bench:
         await bench.collector.next_batch(0)
@@ -112,6 +114,7 @@ async def test_with_bound_zero_nothing_is_in_flight_between_batches() -> None:
     assert (statistics.in_flight, statistics.ready) == (0, 0)
 
 
+@still_clock
 async def test_with_bound_two_groups_are_played_ahead_and_used_within_the_bound() -> None:
     shape = replace(SHAPE, max_staleness=2)
     async with Bench(shape, engine=Engine(latency=jitter(2))) as bench:
@@ -130,6 +133,7 @@ async def test_minibatches_count_as_versions() -> None:
     assert BatchShape(groups=4, group_size=2, max_staleness=5, versions_per_batch=2).ahead == 8
 
 
+@still_clock
 async def test_a_group_too_old_at_the_cut_is_dropped_and_its_task_issued_again() -> None:
     async with Bench(replace(SHAPE, max_staleness=1)) as bench:
         await bench.collector.next_batch(0)
@@ -143,6 +147,7 @@ async def test_a_group_too_old_at_the_cut_is_dropped_and_its_task_issued_again()
     assert all(oldest_version(group.trajectories) == 5 for group in batch)
 
 
+@still_clock
 async def test_groups_in_flight_that_are_lost_to_the_bound_are_cancelled_early() -> None:
     """The second step of group 3 hangs; its first is of version 0."""
     stuck = Engine(latency=lambda request: 30 * (request.session.startswith("g000003-") and len(request.tokens) > 14))
@@ -197,7 +202,7 @@ class EndsWhenCancelled:
 
 
 async def test_what_is_completed_while_the_sweep_waits_is_swept_too() -> None:
-    supervision = replace(QUICK, stall_deadline=0.8)
+    supervision = replace(QUICK, stall_deadline=30.0)
     async with Bench(replace(SHAPE, max_dropped=8), strategy=EndsWhenCancelled(), supervision=supervision) as bench:
         with pytest.raises(TrainingError, match=r"9 groups were dropped .*publish before collecting"):
             await bench.collector.next_batch(3)
@@ -205,7 +210,7 @@ async def test_what_is_completed_while_the_sweep_waits_is_swept_too() -> None:
 
 
 async def test_a_stalled_rollout_names_what_it_waits_for() -> None:
-    supervision = replace(QUICK, stall_deadline=0.05)
+    supervision = replace(QUICK, stall_deadline=0.2)
     async with Bench(engine=Engine(latency=lambda request: 30), supervision=supervision) as bench:
         with pytest.raises(TrainingError, match=r"no episode has moved .*g000000-0: the model"):
             await bench.collector.next_batch(0)

@@ -100,8 +100,8 @@ async def test_a_deadline_covers_all_attempts() -> None:
         started = time.monotonic()
         with pytest.raises(HttpFault, match=r"did not answer within 0\.1 s"):
             await client.get_json("/slow", 0.1)
-        assert time.monotonic() - started < 5
-        await asyncio.wait_for(server.hung_up.wait(), 5)
+        assert time.monotonic() - started < 25
+        await asyncio.wait_for(server.hung_up.wait(), 25)
 
 
 async def test_cancelling_a_call_closes_its_connection() -> None:
@@ -117,7 +117,7 @@ async def test_cancelling_a_call_closes_its_connection() -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(server.hung_up.wait(), 5)
+        await asyncio.wait_for(server.hung_up.wait(), 25)
 
 
 async def test_an_answer_that_is_not_json_is_a_fault_with_an_excerpt() -> None:

@@ -312,7 +312,7 @@ class Undocumented(Boxes):
 SICK = [
     (Hanging, "deadline", Hanging.open_box, 3, "open_box did not come back within 0.3 s"),
     (AsyncHanging, "deadline", AsyncHanging.reset, 1, "reset did not come back within 0.3 s"),
-    (Blocking, "event_loop", Blocking.open_box, 5, "held for 0."),
+    (Blocking, "event_loop", Blocking.open_box, 5, "held for "),
     (NanReward, "rewards", NanReward.reward, 0, "reward returned nan"),
     (LeaksProcess, "close", LeaksProcess.close, 0, "process "),
     (LeaksThread, "close", Boxes.close, 0, "thread leaked"),

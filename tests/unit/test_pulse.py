@@ -190,7 +190,7 @@ def test_another_machine_and_no_process_at_all(run: Path) -> None:
 HELD = """
 import asyncio, sys, time
 from pathlib import Path
-from agentrl.runs.pulse import Heart
+from agentrl.runs.pulse import FILE, Heart
 
 def hold_the_loop_up():
     print("held", flush=True)
@@ -198,7 +198,8 @@ def hold_the_loop_up():
 
 async def main():
     async with Heart(Path(sys.argv[1]), 9, every=0.01):
-        await asyncio.sleep(0.1)
+        while not Path(sys.argv[1], FILE).exists():
+            await asyncio.sleep(0.01)
         hold_the_loop_up()
 
 asyncio.run(main())

@@ -10,6 +10,7 @@ import pytest
 from fakes_rollout import Engine, Renderer, World, broken, tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from still_clock import still_clock
 
 from agentrl.errors import InfrastructureFault, TrainingError
 from agentrl.rollout.engine import RolloutEngine
@@ -76,6 +77,7 @@ async def test_a_lasting_fault_is_one_record_with_its_cause(
     assert world.made == 3 and world.open == 0 and not trajectory.success
 
 
+@still_clock
 async def test_an_episode_that_outlives_its_deadline_says_what_it_waited_for() -> None:
     limits = EpisodeLimits(episode_deadline=0.03)
     supervision = Supervision(attempts=1)
@@ -85,6 +87,7 @@ async def test_an_episode_that_outlives_its_deadline_says_what_it_waited_for() -
     assert "0.03 s (episode_deadline)" in trajectory.error and "the model" in trajectory.error
 
 
+@still_clock
 async def test_waiting_names_every_episode_and_what_holds_it() -> None:
     gate = Supervision(environment_slots=1)
     async with rollout(World(), Engine(latency=lambda request: 9), supervision=gate) as play:
@@ -114,6 +117,7 @@ async def test_closing_cancels_and_closes_everything_even_what_has_not_begun() -
         await play.episode(tasks(1)[0], 0)
 
 
+@still_clock
 async def test_a_close_that_hangs_is_left_behind_at_its_deadline() -> None:
     class Stuck(World):
         def __call__(self):  # type: ignore[no-untyped-def]

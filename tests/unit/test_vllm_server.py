@@ -34,9 +34,10 @@ from agentrl.engines.vllm_api import (
     server_command,
     server_environment,
 )
-from agentrl.engines.vllm_process import ProcessFiles, ServerProcess, check_port, free_port, last_lines, reap
+from agentrl.engines.vllm_process import ProcessFiles, ServerProcess, check_port, last_lines, reap
 from agentrl.engines.vllm_server import VllmEngine
 from agentrl.errors import ConfigError, InfrastructureFault
+from agentrl.ports import free_port
 from agentrl.protocols import GenerateRequest
 from agentrl.types import Finish, SamplingParams, token_ids
 
@@ -190,7 +191,7 @@ def serve(folder: Path, code: str) -> ServerProcess:
     return ServerProcess("the test server", [sys.executable, "-c", code], dict(os.environ), files)
 
 
-def wait_for(fact: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_for(fact: Callable[[], object], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < until, "it did not happen"

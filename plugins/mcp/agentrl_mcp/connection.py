@@ -21,6 +21,8 @@ from mcp.types import CallToolResult, TextContent
 
 from agentrl import EnvironmentFault, ToolSpec
 
+START_SECONDS = 60.0
+"What a server has at least to come up, however short its calls are."
 CLOSE_SECONDS = 15.0
 _TAIL, _TAIL_SIZE = 4, 2000
 "Lines of what a server logged that an error shows, and in how many bytes they are looked for."
@@ -97,7 +99,7 @@ class Connection:
     async def _live(self) -> None:
         try:
             transport = self._server.transport(self._folder, self._wrote)
-            async with Client(transport, read_timeout_seconds=self._deadline) as client:
+            async with Client(transport, read_timeout_seconds=max(START_SECONDS, self._deadline)) as client:
                 self.tools = await _tools(client)
                 self._up.set_result(None)
                 while (asked := await self._asked.get()) is not None:
@@ -114,7 +116,7 @@ class Connection:
     ) -> None:
         self._calling = True
         try:
-            result = await client.call_tool(name, dict(arguments))
+            result = await client.call_tool(name, dict(arguments), read_timeout_seconds=self._deadline)
         except Exception as error:
             if not answer.cancelled():
                 answer.set_exception(self._lost(f"the call of {name!r} failed: {_reason(error)}"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentrl import Action, EnvironmentFault, Message, Observation, StepResult, Task, ToolCall, ToolSpec
 from agentrl.outcomes import unknown_tool
-from agentrl_mcp.connection import Answer, Connection, Server
+from agentrl_mcp.connection import START_SECONDS, Answer, Connection, Server
 from agentrl_mcp.grading import Called, Played, graded, load_reward, read_tasks
 
 TEXT_LIMIT = 20_000
@@ -38,13 +38,14 @@ class McpWorld:
     ) -> None:
         """tasks: a file of JSON lines. reward: package.module:function or file.py:function. command: starts a server
         for each episode, in a folder of its own ({folder} in it). url: of a server that is up, in place of a command.
-        only: the tools to offer, all if left out. max_steps: decisions an episode. deadline: seconds for one call.
+        only: the tools to offer, all if left out. max_steps: decisions an episode. deadline: seconds for one call; to
+        come up a server has a minute.
         """
         if bool(command) == bool(url):
             raise ValueError("needs one of command and url: a server to start, or the address of one that is up.")
         self.max_steps = max_steps
         self.step_deadline = 2 * deadline
-        self.reset_deadline = 2 * deadline
+        self.reset_deadline = START_SECONDS + deadline
         self._server = Server(tuple(command or ()), url)
         self._path = Path(tasks)
         if not self._path.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -49,6 +50,10 @@ def hang() -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
+        import uvicorn
+
+        # A socket that listens already: who asks before the server is up waits for it.
+        listening = socket.socket(fileno=int(sys.argv[2]))
+        uvicorn.Server(uvicorn.Config(server.streamable_http_app(), log_level="warning")).run([listening])
     else:
         server.run()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import httpx
 
 from agentrl import EnvironmentFault
 from agentrl.errors import ConfigError
+from agentrl.ports import free_port
 
 GRACE_SECONDS = 3.0
 TAIL_LINES = 12
@@ -64,7 +64,7 @@ class Server:
         self.taken = 0
         self.fit = True
         "Nothing went wrong in it: it may serve another episode."
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [word.replace("{port}", str(port)) for word in program.words]
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with its process)
@@ -191,10 +191,3 @@ def _end(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
         process.kill()
         process.wait()
     log.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port

@@ -19,7 +19,7 @@ LIGHT = Path(__file__).parent / "light_server.py"
 
 
 def program(mark: Path, *more: str, sessions: int = 1, keep: float = 60.0) -> Program:
-    return Program("", (sys.executable, str(LIGHT), "{port}", str(mark), *more), sessions, 20.0, keep)
+    return Program("", (sys.executable, str(LIGHT), "{port}", str(mark), *more), sessions, 60.0, keep)
 
 
 def marked(mark: Path) -> list[int]:
@@ -63,7 +63,7 @@ async def test_a_server_that_waited_in_vain_ends(tmp_path: Path) -> None:
     servers = Servers()
     server = await servers.take(program(tmp_path, keep=0.01))
     await servers.give_back(server)
-    assert await server.died(10.0)
+    assert await server.died(60.0)
 
 
 async def test_a_server_that_does_not_come_up_says_what_it_printed(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_driver_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60)
     assert done.returncode == -signal.SIGKILL
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while marked(tmp_path) and time.monotonic() < until:
         time.sleep(0.02)
     assert marked(tmp_path) == []
