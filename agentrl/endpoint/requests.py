@@ -52,7 +52,7 @@ def parse_request(data: bytes) -> ChatRequest:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        words = "this server does not know it" if first["type"] == "extra_forbidden" else first["msg"]
+        words = "this server does not know it; leave it out" if first["type"] == "extra_forbidden" else first["msg"]
         raise Problem(400, f"{place}: {words}.", param=place) from None
     _refuse(read)
     limit = read.max_completion_tokens if read.max_tokens is None else read.max_tokens
@@ -85,6 +85,8 @@ _CANNOT: Mapping[str, str] = {
     "audio": "text only.",
     "prediction": "the answer is sampled.",
     "web_search_options": "bring a tool of your own.",
+    "reasoning_effort": "the policy thinks for as long as it was taught to; leave it out.",
+    "verbosity": "say in the prompt how long an answer should be.",
 }
 "Keys that would change what is sampled or told, and why they cannot."
 
@@ -100,6 +102,8 @@ class _Loose(BaseModel):
 
 
 class _Function(_Loose):
+    """`strict` is taken and not kept: arguments are as they were sampled, and the client checks them."""
+
     name: str
     description: str | None = None
     parameters: dict[str, JSON] | None = None
@@ -179,10 +183,15 @@ class _Body(_Strict):
     audio: JSON = None
     prediction: JSON = None
     web_search_options: JSON = None
+    reasoning_effort: JSON = None
+    verbosity: JSON = None
+    modalities: list[str] | None = None
     metadata: JSON = None
     store: JSON = None
     service_tier: JSON = None
     prompt_cache_key: JSON = None
+    prompt_cache_options: JSON = None
+    prompt_cache_retention: JSON = None
     safety_identifier: JSON = None
 
 
@@ -190,11 +199,23 @@ def _refuse(read: _Body) -> None:
     if read.top_p not in (None, 1.0):
         raise unsupported("top_p", f"top_p is {read.top_p:g}; only 1 is sampled: a cut distribution biases learning.")
     if read.tool_choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", 'tool_choice is "auto" or "none": a call that is forced is not the policy\'s.')
+        raise unsupported(
+            "tool_choice",
+            'tool_choice is "auto" or "none", since a call that is forced is not the policy\'s. Send "auto", and say in the '
+            "prompt that a tool is to be called.",
+        )
     if read.parallel_tool_calls is False:
-        raise unsupported("parallel_tool_calls", "parallel_tool_calls cannot be false: the policy decides.")
+        raise unsupported(
+            "parallel_tool_calls", "parallel_tool_calls cannot be false: the policy decides. Leave it out."
+        )
     if read.response_format is not None and read.response_format.type != "text":
-        raise unsupported("response_format", "response_format is text: an answer that is forced is not the policy's.")
+        raise unsupported(
+            "response_format",
+            "response_format is text, since an answer that is forced is not the policy's. Ask for the form in the prompt, "
+            "and check the answer in the agent.",
+        )
+    if read.modalities not in (None, ["text"]):
+        raise unsupported("modalities", f"modalities is {read.modalities}; an answer is text only.")
 
 
 def _messages(given: Sequence[_Message]) -> tuple[Message, ...]:

@@ -107,8 +107,8 @@ def make_app(reception: Reception, gate: Gate, more: Sequence[tuple[str, str, An
     ]
     routes = [Route(path, _guarded(gate, answer), methods=[method]) for method, path, answer in (*own, *more)]
     app = Starlette(routes=routes)
-    for status, words in ((404, "there is nothing here; the API is /v1/chat/completions."), (405, "not this method.")):
-        app.add_exception_handler(status, _always(Problem(status, words)))
+    app.add_exception_handler(404, _nothing_here)
+    app.add_exception_handler(405, lambda request, error: refusal(Problem(405, "not this method.")))
     return app
 
 
@@ -129,6 +129,9 @@ async def read_body(request: Request) -> bytes:
 
 def refusal(problem: Problem) -> Response:
     headers = {"retry-after": "1"} if problem.status in (429, 503) else {}
+    if problem.status == 409:
+        # OpenAI's clients would ask twice more, seconds apart, for a session that is over.
+        headers["x-should-retry"] = "false"
     return Response(problem.body(), problem.status, headers, "application/json")
 
 
@@ -216,8 +219,14 @@ def _guarded(gate: Gate, answer: Answer) -> Callable[[Request], Awaitable[Respon
     return handle
 
 
-def _always(problem: Problem) -> Callable[[Request, Exception], Response]:
-    return lambda request, error: refusal(problem)
+def _nothing_here(request: Request, error: Exception) -> Response:
+    words = f"there is nothing at {request.url.path}; the API is /v1/chat/completions."
+    if request.url.path.rstrip("/").endswith("/responses"):
+        words += (
+            " The Responses API is not served: tell the client to use chat completions (in openai-agents "
+            'OpenAIChatCompletionsModel, or set_default_openai_api("chat_completions")).'
+        )
+    return refusal(Problem(404, words))
 
 
 def _told(asked: ChatRequest, session: Session, exchange: Exchange, models: Sequence[str]) -> Response:

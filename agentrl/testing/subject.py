@@ -23,6 +23,8 @@ from agentrl.types import Task, ToolSpec
 
 BLOCK_LIMIT = 0.2
 "Seconds that author code may hold the event loop."
+FIRST_USE_LIMIT = 2.0
+"Seconds that it may do so once in a process: importing a client, reading certificates."
 
 
 class Subject:

@@ -1,7 +1,7 @@
 """What an episode does besides its answers: blocking the event loop, leaving processes, threads and tasks behind.
 
 A blocked loop is blamed on a line only where that line was really seen: the process being put to sleep by a busy
-machine is no fault of the author.
+machine is no fault of the author, and neither is what is loaded once, at its first use.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ class Block:
 
 
 class LoopWatch:
-    """Looks at the event loop from a thread of its own and records the longest time that `owner` held it."""
+    """Looks at the event loop from a thread of its own and records each time that `owner` held it beyond `limit`."""
 
     def __init__(self, owner: type, limit: float) -> None:
-        self.worst: Block | None = None
+        self.blocks: list[Block] = []
         self._owner = owner
         self._limit = limit
         self._beat = time.monotonic()
         self._armed = False
         self._stop = threading.Event()
+
+    def longest(self) -> Block | None:
+        return max(self.blocks, key=lambda block: block.seconds, default=None)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -72,7 +75,7 @@ class LoopWatch:
             self._armed = False
 
     def _look(self, ident: int) -> None:
-        ticks, spent, beat = 0, 0.0, -1.0
+        ticks, spent, beat, told = 0, 0.0, -1.0, -1.0
         while not self._stop.wait(_TICK):
             frame = sys._current_frames().get(ident)
             seen = self._within(frame) if self._armed else None
@@ -83,8 +86,10 @@ class LoopWatch:
             ticks += 1
             held = time.monotonic() - beat
             sure = ticks >= _SEEN_TICKS or _processor_seconds(ident) - spent >= _SEEN_SECONDS
-            if held > self._limit and sure and (self.worst is None or held > self.worst.seconds):
-                self.worst = Block(held, seen)
+            if held > self._limit and sure:
+                # Seen again and longer, it is still the same one.
+                self.blocks[len(self.blocks) - (told == beat) :] = [Block(held, seen)]
+                told = beat
 
     def _within(self, frame: FrameType | None) -> str | None:
         """The author's innermost line; None where no method of `owner` runs.

@@ -115,21 +115,34 @@ class Blocking(Boxes):
     @tool
     async def open_box(self, color: Literal["red", "green", "blue", "yellow"]) -> str:
         """Open a box."""
-        if not Blocking.slept:
-            Blocking.slept = True
-            time.sleep(0.5)  # noqa: ASYNC251
+        if Blocking.slept < 2:
+            Blocking.slept += 1
+            time.sleep(0.3)  # noqa: ASYNC251
         return Boxes.open_box(self, color)
 
-    slept = False
+    slept = 0
+
+
+class LoadsOnce(Boxes):
+    @tool
+    async def open_box(self, color: Literal["red", "green", "blue", "yellow"]) -> str:
+        """Open a box."""
+        if not LoadsOnce.loaded:
+            LoadsOnce.loaded = True
+            time.sleep(0.3)  # noqa: ASYNC251
+        return Boxes.open_box(self, color)
+
+    loaded = False
 
 
 class Computing(Boxes):
-    computed = False
+    computed = 0
 
     def done(self):
-        end = time.monotonic() + (0 if Computing.computed else 0.6)
+        end = time.monotonic() + (0.4 if Computing.computed < 2 else 0)
         while time.monotonic() < end:
-            Computing.computed = True
+            pass
+        Computing.computed += 1
         return Boxes.done(self)
 
 
@@ -399,6 +412,12 @@ def test_a_plain_loop_that_computes_on_the_event_loop_is_named():
     first = Computing.done.__code__.co_firstlineno
     assert result.outcome == "failed"
     assert result.where in [f"{__file__}:{first + offset}" for offset in (2, 3)]
+
+
+def test_what_is_loaded_once_is_told_and_is_no_failure():
+    result = check_environment(LoadsOnce, tasks=2)["event_loop"]
+    assert result.outcome == "ok" and "once: what is loaded" in result.what
+    assert f"{__file__}:{LoadsOnce.open_box.__code__.co_firstlineno + 5}" in result.what
 
 
 def test_a_hang_skips_what_would_hang_again():
