@@ -88,7 +88,9 @@ class AgentEnv(ClientWorld):
         else:
             place = own_place(type(self), frames_of(error.__traceback__)) or "outside of its own files"
             what = f"the agent {type(self).__name__} raised {type(error).__name__}: {error} ({place})"
-            said = Ending(fault=f"{what}. Where the policy is to blame, catch it in `play` and return what that is worth.")
+            said = Ending(
+                fault=f"{what}. Where the policy is to blame, catch it in `play` and return what that is worth."
+            )
         self.session.end(said)
 
     def _number(self, verdict: object) -> Ending:
