@@ -201,8 +201,8 @@ def _refuse(read: _Body) -> None:
     if read.tool_choice not in (None, "auto", "none"):
         raise unsupported(
             "tool_choice",
-            'tool_choice is "auto" or "none", since a call that is forced is not the policy\'s. Send "auto", and say in the '
-            "prompt that a tool is to be called.",
+            'tool_choice is "auto" or "none", since a call that is forced is not the policy\'s. Send "auto", and say in '
+            "the prompt that a tool is to be called.",
         )
     if read.parallel_tool_calls is False:
         raise unsupported(
@@ -211,8 +211,8 @@ def _refuse(read: _Body) -> None:
     if read.response_format is not None and read.response_format.type != "text":
         raise unsupported(
             "response_format",
-            "response_format is text, since an answer that is forced is not the policy's. Ask for the form in the prompt, "
-            "and check the answer in the agent.",
+            "response_format is text, since an answer that is forced is not the policy's. Ask for the form in the "
+            "prompt, and check the answer in the agent.",
         )
     if read.modalities not in (None, ["text"]):
         raise unsupported("modalities", f"modalities is {read.modalities}; an answer is text only.")

@@ -1,4 +1,4 @@
-"""Requests in the very words of agent frameworks: what goes on from the recorded tokens, what is a new context, and what
+"""Requests in the very words of agent frameworks: what goes on from the recorded tokens, what is a new context, what
 is refused.
 
 As they were sent by openai-agents 0.24, pydantic-ai 2.68, langchain-openai 1.7 and smolagents 1.26.
@@ -130,7 +130,7 @@ async def test_a_framework_that_writes_its_calls_anew_begins_a_new_context(tmp_p
         ('"modalities":["text","audio"]', "text only"),
         (
             '"response_format":{"type":"json_schema","json_schema":{"name":"final_output","strict":true,"schema":{}}}',
-            "Ask for the form in the prompt",
+            "Ask for the form",
         ),
     ],
 )
