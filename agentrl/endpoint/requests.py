@@ -201,8 +201,8 @@ def _refuse(read: _Body) -> None:
     if read.tool_choice not in (None, "auto", "none"):
         raise unsupported(
             "tool_choice",
-            'tool_choice is "auto" or "none", since a call that is forced is not the policy\'s. Send "auto", and say in '
-            "the prompt that a tool is to be called.",
+            'tool_choice is "auto" or "none", since a call that is forced is not the policy\'s. Send "auto", and say '
+            "in the prompt that a tool is to be called.",
         )
     if read.parallel_tool_calls is False:
         raise unsupported(
