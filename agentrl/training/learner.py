@@ -14,7 +14,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ from torch import Tensor
 
 from agentrl.batch import Bools, Taught, TrainingBatch
 from agentrl.errors import TrainingError
-from agentrl.losses.objective import LossInputs, LossOutput, Objective, Proximal, Teacher
+from agentrl.losses.objective import LossInputs, LossOutput, Objective
 from agentrl.protocols import UpdateReport
 from agentrl.training import checkpoint, logprobs, weights
+from agentrl.training.asks import asked
 from agentrl.training.dump import save_batch
 from agentrl.training.packing import MicroBatch, pack
 from agentrl.training.settings import LearnerSettings as LearnerSettings
 from agentrl.training.settings import LoraSettings as LoraSettings
-from agentrl.training.survey import FrozenModel, Known, choose_teacher, frozen_copy, read, survey, teacher_logprobs
+from agentrl.training.survey import Known, frozen_models, read, survey, teacher_logprobs
 from agentrl.training.tally import Tally
 from agentrl.types import JSON, Floats, TokenIds
 
@@ -82,50 +83,20 @@ class TorchLearner:
         self.settings = settings
         self.objective = objective
         self.source = source
-        self.skipped_in_a_row = 0
-        self._proximal: Proximal = getattr(objective, "proximal", "behavior")
-        self._needs_entropy = bool(getattr(objective, "needs_entropy", False))
-        self._statistic = getattr(objective, "statistic", None)
-        self._prepares = objective if isinstance(objective, Objective) and objective.surveys else None
-        self._silent = self._prepares is None and _silent_without_advantage(objective)
-        self._lock = lock or threading.Lock()
-        self._dumps = dumps
         self.version = 0
         "Number of optimiser updates so far."
-        needs_reference = bool(getattr(objective, "needs_reference", False))
-        self._taught_by: Teacher | None = None
-        if isinstance(objective, Objective) and objective.needs_teacher:
-            self._taught_by = objective.teacher
-        needs_start = needs_reference or self._taught_by == "start"
-        kept = copy.deepcopy(model) if needs_start and not settings.lora else None
-        self.model = weights.add_adapters(model, settings.lora) if settings.lora else model
-        if not settings.lora:
-            weights.require_float32(self.model)
-        # Checkpointing works in training mode only; otherwise nothing may differ from how the engine computes.
-        self.model.train(settings.gradient_checkpointing)
-        if settings.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-            self.model.enable_input_require_grads()
+        self.skipped_in_a_row = 0
+        self._lock = lock or threading.Lock()
+        self._dumps = dumps
+        self._asks = asked(objective)
+        # With adapters the policy as it was is read by switching them off.
+        start = copy.deepcopy(model) if self._asks.start and not settings.lora else None
+        self.model = weights.trainable(model, settings)
         autocast = torch.bfloat16 if settings.compute == "bfloat16" else None
         self.tree_model = logprobs.tree_model(self.model, autocast=autocast, kernel=settings.kernel)
-        start: FrozenModel | None = None
-        if kept is not None:
-            start = frozen_copy(self.model, kept, "reference")
-        elif needs_start:
-            start = FrozenModel(self.tree_model, self.model.disable_adapter)
-        self._reference = start if needs_reference else None
-        self._teacher = None
-        if self._taught_by is not None:
-            self._teacher = choose_teacher(self._taught_by, self.tree_model, start, teacher)
+        self._frozen = frozen_models(self._asks, self.tree_model, start, teacher)
         self.trained: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.trained.values() if p.ndim >= 2], "weight_decay": settings.weight_decay},
-                {"params": [p for p in self.trained.values() if p.ndim < 2], "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-            betas=settings.betas,
-        )
+        self.optimizer = _adam(self.trained.values(), settings)
 
     def update(self, batch: TrainingBatch) -> UpdateReport:
         """Raises `TrainingError` on the third optimiser update in a row whose loss or gradient is not finite.
@@ -135,7 +106,7 @@ class TorchLearner:
         started = time.perf_counter()
         if not len(batch.columns):
             return UpdateReport(False, "the method kept no group, or none of them sampled a token", {})
-        if not batch.has_signal and not (self._prepares and self._prepares.credits):
+        if not batch.has_signal and not (self._asks.prepares and self._asks.prepares.credits):
             return UpdateReport(False, "no token has an advantage: every group was of equal rewards", {})
         before = self.version
         reasons, metrics, taught = self._update(batch)
@@ -178,8 +149,8 @@ class TorchLearner:
         sampled_by = self.version
         reasons = []
         for part in parts:
-            if self._prepares is not None:
-                part = self._prepared(self._prepares, batch, part, known)
+            if self._asks.prepares is not None:
+                part = self._prepared(self._asks.prepares, batch, part, known)
                 if part.silence:
                     reasons.append(part.silence)
                     continue
@@ -215,12 +186,12 @@ class TorchLearner:
         """
         row = batch.columns.row
         coefficient = batch.scale * batch.weight
-        heard = coefficient * batch.advantage if self._silent else batch.scale
+        heard = coefficient * batch.advantage if self._asks.silent else batch.scale
         whole = float(batch.scale.sum(dtype=np.float64))
         found = []
         for groups in np.array_split(np.arange(batch.table.groups), self.settings.minibatches):
             inside = np.isin(batch.table.group[row], groups)
-            if self._prepares or np.any(inside & (coefficient * batch.advantage != 0)):
+            if self._asks.prepares or np.any(inside & (coefficient * batch.advantage != 0)):
                 share = np.float32(float(batch.scale[inside].sum(dtype=np.float64)) / whole)
                 trajectories = np.unique(batch.table.trajectory[row[inside & (heard != 0)]]).astype(np.int64)
                 micros = pack(batch, trajectories, self.settings.micro_batch_tokens)
@@ -232,18 +203,19 @@ class TorchLearner:
         """What the batch's updates do not change, read before the first of them."""
         temperature = self.settings.temperature
         proximal = batch.columns.behavior_logprobs
-        if self._proximal == "recompute":
+        if self._asks.proximal == "recompute":
             proximal = read(self.tree_model, batch, micros, logprobs.Reading(temperature))[0]
-        reference = None if self._reference is None else self._reference.logprobs(batch, micros, temperature)
+        frozen = self._frozen
+        reference = None if frozen.reference is None else frozen.reference.logprobs(batch, micros, temperature)
         teacher = None
-        if self._teacher is not None and self._taught_by is not None:
-            teacher = teacher_logprobs(self._teacher, self._taught_by, batch, micros, self.settings)
+        if frozen.teacher is not None and self._asks.teacher is not None:
+            teacher = teacher_logprobs(frozen.teacher, self._asks.teacher, batch, micros, self.settings)
         return Known(proximal, reference, teacher)
 
     def _prepared(self, objective: Objective, batch: TrainingBatch, part: Minibatch, known: Known) -> Minibatch:
         """The minibatch with what the objective decided on the whole of it."""
         chosen, update = survey(self.tree_model, batch, part.micros, known, self.settings.temperature)
-        if self._proximal == "current":
+        if self._asks.proximal == "current":
             update = replace(update, proximal_logprobs=update.logprobs)
         decided = objective.prepare(update)
 
@@ -273,9 +245,9 @@ class TorchLearner:
         self.optimizer.zero_grad(set_to_none=True)
         reading = logprobs.Reading(
             self.settings.temperature,
-            entropy=self._needs_entropy or self.settings.report_entropy,
-            differentiable=self._needs_entropy,
-            statistic=self._statistic,
+            entropy=self._asks.entropy or self.settings.report_entropy,
+            differentiable=self._asks.entropy,
+            statistic=self._asks.statistic,
         )
         total = 0.0
         for micro in part.micros:
@@ -305,12 +277,14 @@ class TorchLearner:
         return LossInputs(
             logprobs=now,
             behavior_logprobs=self._tensor(batch.columns.behavior_logprobs[column]),
-            proximal_logprobs=now.detach() if self._proximal == "current" else self._tensor(known.proximal[column]),
+            proximal_logprobs=now.detach()
+            if self._asks.proximal == "current"
+            else self._tensor(known.proximal[column]),
             advantage=self._tensor(part.advantage[column]),
             row=self._tensor(micro.row),
             trajectory=self._tensor(micro.trajectory),
             reference_logprobs=here(known.reference),
-            entropy=scores.entropy if self._needs_entropy else None,
+            entropy=scores.entropy if self._asks.entropy else None,
             index=self._tensor(batch.table.index[batch.columns.row[column]].astype(np.int64)),
             teacher_logprobs=here(known.teacher),
             statistic=scores.statistic,
@@ -353,18 +327,14 @@ class TorchLearner:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.tree_model.device)
 
 
-def _silent_without_advantage(objective: Callable[[LossInputs], LossOutput]) -> bool:
-    """True where an advantage of 0 gives loss and gradient 0 (a surrogate without regularisers): seen by trying."""
-    if getattr(objective, "regularisers", ()):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    behavior, proximal, logprobs_ = (-3 * torch.rand(16, generator=generator) for _ in range(3))
-    logprobs_.requires_grad_()
-    entropy = torch.rand(16, generator=generator) - logprobs_
-    row = torch.arange(16) // 4
-    loss = objective(LossInputs(logprobs_, behavior, proximal, torch.zeros(16), row, row // 2, None, entropy)).loss
-    if bool((loss != 0).any()):
-        return False
-    if loss.requires_grad:
-        loss.sum().backward()  # type: ignore[no-untyped-call]
-    return logprobs_.grad is None or not bool((logprobs_.grad != 0).any())
+def _adam(parameters: Iterable[Tensor], settings: LearnerSettings) -> torch.optim.AdamW:
+    """Weights of matrices decay; those of norms and biases do not."""
+    found = list(parameters)
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in found if p.ndim >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in found if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+    )

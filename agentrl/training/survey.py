@@ -17,6 +17,7 @@ import torch
 from agentrl.batch import TrainingBatch, UpdateColumns
 from agentrl.errors import ConfigError, TrainingError
 from agentrl.losses.objective import Teacher
+from agentrl.training.asks import Asks
 from agentrl.training.logprobs import Reading, TreeModel, tree_model
 from agentrl.training.packing import MicroBatch, pack
 from agentrl.training.settings import LearnerSettings
@@ -62,16 +63,35 @@ def frozen_copy(policy: Any, model: Any, role: str) -> FrozenModel:
     return FrozenModel(tree_model(model))
 
 
-def choose_teacher(who: Teacher, policy: TreeModel, start: FrozenModel | None, given: Any) -> FrozenModel:
-    """The teacher that an objective names. Raises `ConfigError` where it needs a model and none is given."""
-    if who == "start":
-        assert start is not None
-        return start
-    if who == "current":
-        return FrozenModel(policy)
-    if given is None:
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The frozen models beside a policy."""
+
+    reference: FrozenModel | None = None
+    teacher: FrozenModel | None = None
+
+
+def frozen_models(asks: Asks, policy: TreeModel, start: Any, teacher: Any) -> Frozen:
+    """Those that an objective asks for.
+
+    `start` is a copy of the policy as training begins; where there is none, its adapters are switched off to read it.
+    Raises `ConfigError` where a teacher is asked for and none is given, or one of another tokenizer.
+    """
+    begun: FrozenModel | None = None
+    if start is not None:
+        begun = frozen_copy(policy.model, start, "reference")
+    elif asks.start:
+        begun = FrozenModel(policy, policy.model.disable_adapter)
+    reference = begun if asks.reference else None
+    if asks.teacher is None:
+        return Frozen(reference)
+    if asks.teacher == "start":
+        return Frozen(reference, begun)
+    if asks.teacher == "current":
+        return Frozen(reference, FrozenModel(policy))
+    if teacher is None:
         raise ConfigError("the objective learns from a teacher and none is given; set [model] teacher.")
-    return frozen_copy(policy.model, given, "teacher")
+    return Frozen(reference, frozen_copy(policy.model, teacher, "teacher"))
 
 
 def teacher_logprobs(

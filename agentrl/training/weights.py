@@ -13,9 +13,23 @@ from torch import Tensor
 from agentrl.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from agentrl.training.settings import LoraSettings
+    from agentrl.training.settings import LearnerSettings, LoraSettings
 
 ADAPTER = "default"
+
+
+def trainable(model: Any, settings: LearnerSettings) -> Any:
+    """`model` ready to be trained as `settings` say, in place. Raises `ConfigError` as `require_float32` does."""
+    if settings.lora:
+        model = add_adapters(model, settings.lora)
+    else:
+        require_float32(model)
+    # Checkpointing works in training mode only; otherwise nothing may differ from how the engine computes.
+    model.train(settings.gradient_checkpointing)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model
 
 
 def add_adapters(model: Any, lora: LoraSettings) -> Any:
