@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from agentrl.errors import ConfigError
 from agentrl.rewards.fitted import FittedReward
-from agentrl.rewards.step_model import Fitting, open_step_model, require_same_tokens
+from agentrl.rewards.step_model import Fitting, NewHead, open_step_model, require_same_tokens
 from agentrl.types import Trajectory
 
 
@@ -46,7 +46,8 @@ class ProcessReward(FittedReward):
     ) -> None:
         if path is not None:
             require_same_tokens(model_path, path)
-        model = open_step_model(path or model_path, fit, device, headless=fit is not None or start is not None)
+        new_head = None if fit is None and start is None else NewHead()
+        model = open_step_model(path or model_path, fit, device, new_head=new_head)
         labels = model.head.out_features
         if labels > 2 or (labels == 2 and loss == "mse"):
             raise ConfigError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agentrl.rewards.fitted import FittedReward
 from agentrl.rewards.returns import environment_return
-from agentrl.rewards.step_model import Fitting, open_step_model
+from agentrl.rewards.step_model import Fitting, NewHead, open_step_model
 from agentrl.types import Trajectory
 
 
@@ -36,7 +36,8 @@ class ProgressReward(FittedReward):
         start: Path | None = None,
         device: str = "cpu",
     ) -> None:
-        model = open_step_model(model_path, fit, device, bias=False, headless=fit is not None or start is not None)
+        new_head = None if fit is None and start is None else NewHead(bias=False)
+        model = open_step_model(model_path, fit, device, new_head=new_head)
         super().__init__(model, start)
         self._target = target
 

@@ -1,35 +1,30 @@
 """A causal transformer with a linear head that reads one output at the last token of each step.
 
 It reads the policy's own tokens, so its tokenizer is the policy's. Weights are float32 and never change while a pass
-runs; what `save` writes is one file, whole or absent, and nothing in it is pickled.
+runs. What it saves is in `step_model_state`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import safetensors
-import safetensors.torch
 import torch
 import transformers
 from torch import Tensor
 
 from agentrl.errors import ConfigError, InvalidDataError, StoreError, TrainingError
+from agentrl.rewards import step_model_state
 from agentrl.rewards.calibration import calibration_error
 from agentrl.rewards.contexts import Reading, readings
+from agentrl.rewards.step_model_state import StepModelState
 from agentrl.tiny import quiet
 from agentrl.types import Trajectory
-
-STATE = "state.safetensors"
-FORMAT = "1"
 
 
 class Lesson(Protocol):
@@ -65,6 +60,13 @@ class Fitting:
                 f"epochs is {self.epochs}, batch {self.batch} and learning_rate {self.learning_rate:g}; "
                 "at least 1, at least 1 and above 0 are needed."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class NewHead:
+    """The head of a model that comes without one: linear, of one output, which says 0 until it is trained."""
+
+    bias: bool = True
 
 
 class StepModel:
@@ -143,60 +145,40 @@ class StepModel:
 
     def save(self, folder: Path) -> None:
         """Trained weights and the optimizer's moments. Raises `StoreError`."""
-        tensors = {f"weight.{name}": tensor for name, tensor in self._trained.items()}
-        for name, parameter in self._trained.items():
-            moments = self._optimizer.state.get(parameter, {}) if self._optimizer else {}
-            tensors |= {f"adam.{name}.{key}": value for key, value in moments.items()}
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        metadata = {"format": FORMAT, "fits": json.dumps(self.fits), "trunk": self._trunk_in(plain)}
-        aside = folder / f".{STATE}.{os.getpid()}.writing"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            data = safetensors.torch.save(plain, metadata)
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(folder / STATE)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise StoreError(f"{folder / STATE} cannot be written: {error}. Free space, then resume.") from error
+        moments = {}
+        if self._optimizer is not None:
+            moments = {name: self._optimizer.state.get(p, {}) for name, p in self._trained.items()}
+        step_model_state.write(
+            folder, StepModelState(self._trained, moments, self.fits, self._mark_of_trunk(self._trained))
+        )
 
     def load(self, folder: Path) -> None:
         """What `save` wrote, bit for bit. Raises `StoreError` where it is torn or of another model."""
-        path = folder / STATE
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise StoreError(f"{path} is not a saved reward model: {error}. Take another checkpoint.") from error
+        state = step_model_state.read(folder)
         # One that never trains takes whatever was trained; one that trains on needs the moments of all that it trains.
         known = self._trained if self._fitting is not None else self._parameters()
-        given = {name.removeprefix("weight."): t for name, t in stored.items() if name.startswith("weight.")}
-        fits = all(name in known and tensor.shape == known[name].shape for name, tensor in given.items())
-        if metadata.get("format") != FORMAT or not fits or not self._trained.keys() <= given.keys():
+        fits = all(name in known and tensor.shape == known[name].shape for name, tensor in state.weights.items())
+        if not fits or not self._trained.keys() <= state.weights.keys():
             raise StoreError(
-                f"{path} (format {metadata.get('format')}) holds {len(given)} trained tensors and this reward model "
-                f"trains {len(self._trained)}, or others; use the model and the `fit` that it was saved with."
+                f"{folder} holds {len(state.weights)} trained tensors of a reward model and this one trains "
+                f"{len(self._trained)}, or others; use the model and the `fit` that it was saved with."
             )
-        if metadata.get("trunk") != self._trunk_in(stored):
+        if state.trunk != self._mark_of_trunk(state.weights):
             raise StoreError(
-                f"{path} is a head over other weights than those of this reward model; use the model that it was "
+                f"{folder} holds a head over other weights than those of this reward model; use the model that it was "
                 "trained over: the policy that its run started from."
             )
         with torch.no_grad():
-            for name, tensor in given.items():
+            for name, tensor in state.weights.items():
                 parameter = known[name]
                 parameter.copy_(tensor)
-                prefix = f"adam.{name}."
-                moments = {key.removeprefix(prefix): t for key, t in stored.items() if key.startswith(prefix)}
-                if self._optimizer and moments:
+                if self._optimizer and name in state.moments:
                     # Adam keeps its step count on the CPU and its moments beside the parameter.
                     self._optimizer.state[parameter] = {
-                        key: t.clone() if key == "step" else t.to(parameter.device) for key, t in moments.items()
+                        key: t.clone() if key == "step" else t.to(parameter.device)
+                        for key, t in state.moments[name].items()
                     }
-        self.fits = json.loads(metadata["fits"])
+        self.fits = state.fits
 
     def _choose(self, fitting: Fitting | None) -> dict[str, torch.nn.Parameter]:
         """The parameters that are trained, or would be; the others are frozen."""
@@ -209,9 +191,9 @@ class StepModel:
                 trained[name] = parameter
         return trained
 
-    def _trunk_in(self, stored: Mapping[str, Tensor]) -> str:
+    def _mark_of_trunk(self, stored: Iterable[str]) -> str:
         """What tells the frozen trunk under a head from another; empty where the trunk is stored with the head."""
-        if any(name.startswith("weight.trunk.") for name in stored):
+        if any(name.startswith("trunk.") for name in stored):
             return ""
         weights = self.trunk.get_input_embeddings().weight[:64].detach().cpu().contiguous()
         return hashlib.sha256(weights.numpy().tobytes()).hexdigest()
@@ -288,11 +270,11 @@ class StepModel:
 
 
 def open_step_model(
-    path: Path, fitting: Fitting | None, device: str = "cpu", *, bias: bool = True, headless: bool = False
+    path: Path, fitting: Fitting | None, device: str = "cpu", *, new_head: NewHead | None = None
 ) -> StepModel:
     """The token- or sequence-classification model in a folder, or any causal LM with a new head that says 0.
 
-    `headless` admits the latter: who asks will train the head, or load one. No code from the folder is run.
+    `new_head` is what the latter is given by who will train it, or load one. No code from the folder is run.
     Raises `ConfigError` for a folder or a model that cannot be used.
     """
     if not (path / "config.json").is_file():
@@ -307,13 +289,13 @@ def open_step_model(
     with quiet(transformers):
         model = auto.from_pretrained(str(path), dtype=torch.float32, trust_remote_code=False)
     if auto is transformers.AutoModel:
-        if not headless:
+        if new_head is None:
             raise ConfigError(
                 f"{path} holds a {kind or 'model'} without a head for steps, and nothing trains one. "
                 "Give `fit` to train one in the run, the folder of a classification model as `path`, or that of a "
                 "saved reward model as `start`."
             )
-        head = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=bias)
+        head = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=new_head.bias)
         # From zero, so that a head that has learned nothing yet says the same of every step.
         for parameter in head.parameters():
             torch.nn.init.zeros_(parameter)
