@@ -58,21 +58,21 @@ def decoupled_ppo(
     *,
     high: float = 2.0,
     level: Level = "token",
-    normalise: bool = False,
+    weights: Literal["truncated", "normalised"] = "truncated",
     scale: Scale = "group",
     aggregate: AggregationName = "token_mean",
     objective: Clipped = CLIPPED,
 ) -> Method:
     """PPO around recomputed weights, times the truncated weight of its samples (Hilton et al. 2021; AReaL 2025; TIS).
 
-    `normalise` divides the weights of an update by their mean, after the truncation.
+    weights "normalised" divides those of an update by their mean, after the truncation.
     """
 
     def build() -> Objective:
         from agentrl.losses import corrections
 
         correction = corrections.truncated(high=high, level=level)
-        if not normalise:
+        if weights == "truncated":
             return _recomputed(objective, correction)
         return _recomputed(objective, None, (corrections.Normalised(correction, level),))
 

@@ -48,7 +48,7 @@ PRESETS: dict[str, Callable[[], Method]] = {
     "d3s": entropy.d3s,
     "entropy_steps": entropy.entropy_steps,
     "decoupled_ppo": offpolicy.decoupled_ppo,
-    "decoupled_ppo normalised": functools.partial(offpolicy.decoupled_ppo, normalise=True),
+    "decoupled_ppo normalised": functools.partial(offpolicy.decoupled_ppo, weights="normalised"),
     "icepop": offpolicy.icepop,
     "mis": offpolicy.mis,
     "geo_rejection": functools.partial(offpolicy.geo_rejection, low=0.7, high=1.4),
