@@ -58,16 +58,7 @@ class LiveRun:
 async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
     """Build everything, go on from the ledger's head if there is one, and close everything on the way out."""
     config, host, folder = blueprint.config, blueprint.host, blueprint.folder
-    check_parts(config, host)
-    if speaks_only(blueprint):
-        raise TrainingError(
-            f"the engine {config.engine.name!r} returns no token ids and no log-probabilities, so nothing can be "
-            "trained on what it samples. Use 'transformers' or 'vllm'; an API can be evaluated: `agentrl eval "
-            "RECIPE -m URL#MODEL`."
-        )
-    folder.check(config)
-    blueprint.method()
-    blueprint.held_out()
+    _check(blueprint)
     async with AsyncExitStack() as stack:
         stack.callback(WORKERS.close)
         # The tasks may be refused: a recipe that is refused claims no folder.
@@ -77,30 +68,20 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         heart = await stack.enter_async_context(Heart(folder.path, config.training.batches))
         head = ledger.head()
         null = await null_score(blueprint, fresh=head is None)
-        policy = await build_policy(blueprint)
-        if head is not None:
-            policy.learner.load(folder.path / head.checkpoint)
-            policy.method.restore(read_method_state(folder.path / head.checkpoint))
-            if policy.critic is not None:
-                policy.critic.load(folder.path / head.checkpoint)
+        checkpoint = None if head is None else folder.path / head.checkpoint
+        policy = await _policy(blueprint, checkpoint)
         version = policy.learner.version
         folder.forget_evaluations_after(version)
         engine, publisher = await _engine(blueprint, policy, stack)
         heart.engine = engine
         rewards = open_rewards(blueprint, engine, policy, stack)
-        if head is not None:
-            rewards.load(folder.path / head.checkpoint)
+        if checkpoint is not None:
+            rewards.load(checkpoint)
         advised = _advised(blueprint, engine, policy, stack)
         player = advised(await _player(blueprint, engine, policy, stack))
         rollout = heart.watch(await stack.enter_async_context(training_rollout(blueprint, player, rewards.terms)))
-        collector = Collector(
-            rollout,
-            strategy,
-            sampler,
-            ledger,
-            _shape(config),
-            keep=partial(_keeps, host, policy.method),
-        )
+        keep = partial(_keeps, host, policy.method)
+        collector = Collector(rollout, strategy, sampler, ledger, _shape(config), keep=keep)
         state = ledger.resume(version, config.rollout.max_staleness)
         if head is not None:
             sampler.restore(head.sampler)
@@ -132,6 +113,32 @@ async def open_run(blueprint: Blueprint) -> AsyncIterator[LiveRun]:
         stack.callback(run.close)
         host.events.agentrl_run_started(run=RunInfo(config.name, folder.path, config.model_dump(mode="json"), version))
         yield LiveRun(run, measure, rewards, resumed=head is not None or bool(state.groups))
+
+
+def _check(blueprint: Blueprint) -> None:
+    """Refuses what cannot be trained before anything is built or written. Raises `ConfigError` or `TrainingError`."""
+    config = blueprint.config
+    check_parts(config, blueprint.host)
+    if speaks_only(blueprint):
+        raise TrainingError(
+            f"the engine {config.engine.name!r} returns no token ids and no log-probabilities, so nothing can be "
+            "trained on what it samples. Use 'transformers' or 'vllm'; an API can be evaluated: `agentrl eval "
+            "RECIPE -m URL#MODEL`."
+        )
+    blueprint.folder.check(config)
+    blueprint.method()
+    blueprint.held_out()
+
+
+async def _policy(blueprint: Blueprint, checkpoint: Path | None) -> Policy:
+    """The policy, as `checkpoint` left it where there is one."""
+    policy = await build_policy(blueprint)
+    if checkpoint is not None:
+        policy.learner.load(checkpoint)
+        policy.method.restore(read_method_state(checkpoint))
+        if policy.critic is not None:
+            policy.critic.load(checkpoint)
+    return policy
 
 
 def _tasks(blueprint: Blueprint, stack: AsyncExitStack) -> tuple[RolloutStrategy, TaskSampler]:

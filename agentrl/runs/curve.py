@@ -34,6 +34,17 @@ def save_curve(path: Path, title: str, metrics: Sequence[dict[str, Any]], evalua
         linewidth=0,
         label="95 % interval, by task",
     )
+    _held_out(axes, evaluations)
+    axes.set_xlabel("update")
+    axes.set_ylim(-0.02, max(1.02, *(line["reward_high"] for line in metrics)) if metrics else 1.02)
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="best", fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def _held_out(axes: Any, evaluations: Sequence[Evaluation]) -> None:
+    """One row of marks with intervals for each temperature."""
     for temperature, marker in zip(sorted({e.temperature for e in evaluations}, reverse=True), "osD^", strict=False):
         of_it = [e for e in evaluations if e.temperature == temperature and e.successes()]
         shown = sorted(of_it, key=lambda e: e.update)
@@ -47,9 +58,3 @@ def save_curve(path: Path, title: str, metrics: Sequence[dict[str, Any]], evalua
             color="#b5432a" if temperature > 0 else "#2a7d46",
             label=f"held-out tasks, {'greedy' if temperature == 0 else f'temperature {temperature:g}'}",
         )
-    axes.set_xlabel("update")
-    axes.set_ylim(-0.02, max(1.02, *(line["reward_high"] for line in metrics)) if metrics else 1.02)
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="best", fontsize=9)
-    figure.savefig(path, dpi=120)
