@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from agentrl.errors import InfrastructureFault, MissingDependencyError
+from agentrl.sandbox.freezer import Freezer
 from agentrl.sandbox.guest import WORKER, Ending, GuestSession, settings
 from agentrl.sandbox.image import NAME, make_image
 from agentrl.sandbox.protocol import Abilities, Limits, most_files
@@ -252,6 +253,12 @@ class DockerGuest:
             await asyncio.sleep(0)
         return found
 
+    def freezer(self) -> Freezer | None:
+        # The daemon may be on another machine, or its containers' processes not ours to see.
+        with contextlib.suppress(InfrastructureFault):
+            return Freezer(self._container.attrs["State"]["Pid"], WORKER)
+        return None
+
     async def end(self) -> Ending:
         if self._ending is None:
             self._ending = Ending()
@@ -308,6 +315,7 @@ def _begin(container: Any) -> socket.socket:
     attached.close()
     line.setblocking(False)
     container.start()
+    container.reload()
     return line
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from agentrl.errors import InfrastructureFault
 from agentrl.sandbox import seccomp
+from agentrl.sandbox.freezer import Freezer
 from agentrl.sandbox.printed import STREAMS, Printed
 from agentrl.sandbox.protocol import CODE_LIMIT, Limit, Limits, Ran
 
@@ -50,6 +51,13 @@ class Guest(Protocol):
 
     async def receive(self) -> bytes:
         """What came; empty once the other side is gone."""
+        ...
+
+    def freezer(self) -> Freezer | None:
+        """Of its processes; None where they are out of reach. Asked once, before any code has run.
+
+        Raises `InfrastructureFault`.
+        """
         ...
 
     async def end(self) -> Ending:
@@ -86,6 +94,7 @@ class GuestSession:
         "Bytes that may still come: more is a flood, from which the others on this event loop are kept."
         self._closed = False
         self._runs = 0
+        self._freezer: Freezer | None = None
         self.guest: Guest | None = None
 
     async def begin(self) -> None:
@@ -96,9 +105,12 @@ class GuestSession:
         try:
             async with asyncio.timeout(_START):
                 reply = await self._next(guest)
+                if reply is not None and reply.kind == "ready":
+                    self._freezer = guest.freezer()
+                    await self._freeze()
         except TimeoutError:
             reply = None
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, InfrastructureFault):
             await self._drop()
             raise
         if reply is None or reply.kind != "ready":
@@ -149,11 +161,15 @@ class GuestSession:
         limit: Limit = ""
         try:
             async with asyncio.timeout(self._limits.seconds + _GRACE):
+                if self._freezer is not None:
+                    self._freezer.thaw()
                 await self.guest.send(len(body).to_bytes(4, "big") + body)
                 done = await self._listen(self.guest, printed)
+            if done is not None and not await self._freeze():
+                done = None
         except TimeoutError:
             limit = "time"
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, InfrastructureFault):
             await self._drop()
             raise
         if done is None:
@@ -172,6 +188,10 @@ class GuestSession:
             done is None,
             time.perf_counter() - began,
         )
+
+    async def _freeze(self) -> bool:
+        """Until the next run nothing of the session goes on; False where it does all the same."""
+        return self._freezer is None or await self._freezer.freeze()
 
     async def _listen(self, guest: Guest, printed: Printed) -> _Reply | None:
         """The end of the run, with its output on the way; None where the guest is gone or not to be understood."""
@@ -214,5 +234,5 @@ class GuestSession:
             await asyncio.sleep(0)
 
     async def _drop(self) -> Ending:
-        guest, self.guest = self.guest, None
+        guest, self.guest, self._freezer = self.guest, None, None
         return await guest.end() if guest is not None else Ending()

@@ -10,9 +10,11 @@ import socket
 import subprocess
 import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from agentrl.errors import InfrastructureFault
-from agentrl.sandbox.guest import Ending
+from agentrl.sandbox.freezer import Freezer
+from agentrl.sandbox.guest import WORKER, Ending
 
 _CHUNK = 1 << 16
 _WORDS = 2_000
@@ -26,8 +28,8 @@ class LocalGuest:
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str], folder: str, *, user: int | None, apart: bool
     ) -> None:
-        """user: whom it runs as; None for the user of this process. apart: nothing inside can send a signal to the
-        process that is started. Raises `InfrastructureFault`.
+        """user: whom it runs as; None for the user of this process. apart: the process that is started has one
+        child, the first of a namespace, and nothing inside can send it a signal. Raises `InfrastructureFault`.
         """
         self._apart, self._silent = apart, False
         self._socket, theirs = socket.socketpair()
@@ -69,6 +71,9 @@ class LocalGuest:
         self._silent = not data
         return data
 
+    def freezer(self) -> Freezer | None:
+        return Freezer(_child_of(self.pid), WORKER) if self._apart else None
+
     async def end(self) -> Ending:
         if self._silent and self._end.alive:
             # A dying process closes its line before the system can tell how it went.
@@ -89,6 +94,17 @@ class LocalGuest:
         with log, contextlib.suppress(OSError):
             return " ".join((os.read(log.fileno(), _WORDS)).decode("utf-8", "replace").split())
         return ""
+
+
+def _child_of(parent: int) -> int:
+    """Looked for in all of `/proc`, from the parent's number on: not every kernel tells a process's children."""
+    numbers = [int(place.name) for place in Path("/proc").glob("[0-9]*")]
+    for number in sorted(numbers, key=lambda number: (number < parent, number)):
+        with contextlib.suppress(OSError):
+            told = Path(f"/proc/{number}/stat").read_text(errors="replace")
+            if int(told.rpartition(")")[2].split()[1]) == parent:
+                return number
+    raise InfrastructureFault(f"process {parent} has ended before its session began.")
 
 
 def _kill(process: subprocess.Popen[bytes], line: socket.socket) -> None:

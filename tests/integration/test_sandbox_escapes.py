@@ -31,6 +31,10 @@ LATE = LIMITS.seconds + 5.0
 "Seconds after which a run has not been stopped, on a busy machine."
 
 
+PAUSE = 0.3
+"Seconds between two runs, in which what goes on shows itself."
+
+
 @dataclass(frozen=True, slots=True)
 class Bait:
     """What the host has put up, and what shows that somebody reached it."""
@@ -139,7 +143,10 @@ async def attempt(sandbox: Sandbox, escape: Escape, bait: Bait, patience: float 
     try:
         runs.append(await session.run(bait.fill(escape.code)))
         if escape.then:
-            runs.append(await session.run(bait.fill(escape.then)))
+            began = time.monotonic()
+            await asyncio.sleep(PAUSE)
+            then = escape.then.replace("BEGAN", str(began)).replace("ENDED", str(time.monotonic()))
+            runs.append(await session.run(bait.fill(then)))
         if escape.elsewhere:
             other = await sandbox.open(LIMITS)
             runs.append(await other.run(bait.fill(escape.elsewhere)))

@@ -19,7 +19,7 @@ class Escape:
     code: str
     "`FILE`, `FOLDER`, `PORT`, `PID`, `ABSTRACT` and `MARK` stand for what the host has put up."
     then: str = ""
-    "A second run, in the same session."
+    "A second run, in the same session, after a pause: from `BEGAN` to `ENDED`, by a clock that all sessions share."
     elsewhere: str = ""
     "A run in another session, while the first one is open."
 

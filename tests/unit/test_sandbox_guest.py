@@ -15,7 +15,8 @@ from agentrl.errors import InfrastructureFault, MissingDependencyError
 from agentrl.plugins import Host, Lazy, load_host
 from agentrl.sandbox import Limits, Session, seccomp
 from agentrl.sandbox.bubblewrap import Bubblewrap
-from agentrl.sandbox.guest import Ending, GuestSession
+from agentrl.sandbox.freezer import Freezer
+from agentrl.sandbox.guest import WORKER, Ending, GuestSession
 from agentrl.sandbox.local import LocalGuest
 from agentrl.sandbox.unsafe import Unsafe
 
@@ -129,6 +130,9 @@ class Liar:
     async def receive(self) -> bytes:
         return self._answers.pop(0) if self._answers else b""
 
+    def freezer(self) -> Freezer | None:
+        return None
+
     async def end(self) -> Ending:
         self.ended = True
         return Ending("memory" if not self._answers else "")
@@ -189,6 +193,47 @@ async def test_a_flood_ends_its_guest_and_leaves_others_their_turn() -> None:
     ran = await GuestSession("flood", Limits(seconds=60), start).run("1")
     beside.cancel()
     assert (ran.exit, ran.lost) == (None, True) and ran.seconds < 60 and turns > 100
+
+
+class Restless(Freezer):
+    """Of a session that stands still `times` times and then never again."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.thawed = 0
+
+    async def freeze(self) -> bool:
+        self.times -= 1
+        return self.times >= 0
+
+    def thaw(self) -> None:
+        self.thawed += 1
+
+
+async def test_a_session_that_cannot_be_held_still_between_runs_is_ended() -> None:
+    freezer = Restless(2)
+    guests: list[Runs] = []
+
+    class Runs(Liar):
+        def freezer(self) -> Freezer:
+            return freezer
+
+    async def start() -> Runs:
+        guests.append(Runs([frame({"kind": "done", "run": run}) for run in (1, 2, 3)]))
+        return guests[-1]
+
+    session = GuestSession("restless", SMALL, start)
+    await session.begin()
+    assert (await session.run("1")).ok and (freezer.times, freezer.thawed, guests[0].ended) == (0, 1, False)
+    ran = await session.run("1")
+    assert (ran.exit, ran.limit, ran.lost, freezer.thawed, guests[0].ended) == (None, "", True, 2, True)
+
+
+def test_processes_that_are_no_session_are_left_alone() -> None:
+    with pytest.raises(InfrastructureFault, match=rf"process {os.getpid()} and \d+ beside it are no session"):
+        Freezer(os.getpid(), WORKER)
+    with pytest.raises(InfrastructureFault, match=r"held still: .*No such file"):
+        Freezer(1 << 30, WORKER)
 
 
 async def test_a_guest_that_somebody_else_ended_is_a_fault_and_no_observation() -> None:
