@@ -5,6 +5,8 @@ The world's only answer is that address; what is asked there is recorded by whoe
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,7 @@ from verifiers.v1.utils.loaders import (
 )
 
 from agentrl import Env, EnvironmentFault, Message, Observation, Task
+from agentrl_verifiers.kept import Kept
 from agentrl_verifiers.tasksets import Tasksets, reach
 
 CHAT = "agentrl_verifiers"
@@ -57,10 +60,10 @@ class Rollouts(Env):
         # Their tool servers are processes that import the taskset; what the driver's own path says is not for them.
         os.environ["PYTHONPATH"] = folder
         self.wins_at = wins_at
-        self._train = _loaded(taskset, config or {}, env or {})
-        self._test = self._train if test_config is None else _loaded(taskset, test_config, env or {})
-        test = None if test_config is None else self._test.taskset
-        self._tasksets = Tasksets(taskset, "verifiers_rollouts", self._train.taskset, test)
+        self._train = _kept(taskset, json.dumps([config or {}, env or {}]))
+        self._test = self._train if test_config is None else _kept(taskset, json.dumps([test_config, env or {}]))
+        test = None if test_config is None else self._test.theirs.taskset
+        self._tasksets = Tasksets(taskset, "verifiers_rollouts", self._train.theirs.taskset, test)
         self._task: Task
         self._trace: Any = None
 
@@ -74,10 +77,10 @@ class Rollouts(Env):
 
     async def answered(self, text: str) -> None:
         """`text`: the address of an OpenAI-compatible API that records what it is asked."""
-        theirs = self._test if self._task.data["split"] == "test" else self._train
+        kept = self._test if self._task.data["split"] == "test" else self._train
         context = ModelContext(model="policy", client=EvalClientConfig(base_url=text, api_key_var=NO_KEY))
-        async with theirs.serving():
-            episode = await theirs.run_episode(self._tasksets.find(self._task), context)
+        theirs = await kept.served()
+        episode = await theirs.run_episode(self._tasksets.find(self._task), context)
         self._trace = _judged(episode, context)
 
     def done(self) -> bool:
@@ -91,6 +94,13 @@ class Rollouts(Env):
         rewards = {name: one.score for name, one in trace.rewards.items() if one is not None}
         metrics = {name: value for name, value in trace.metrics.items() if value is not None}
         return {**metrics, **rewards, "success": float(trace.reward >= self.wins_at)}
+
+
+@functools.cache
+def _kept(taskset: str, options: str) -> Kept:
+    """One for all episodes of this process that are played with these options."""
+    own, env = json.loads(options)
+    return Kept(_loaded(taskset, own, env))
 
 
 def _loaded(taskset: str, options: dict[str, Any], env: dict[str, Any]) -> Any:

@@ -35,15 +35,17 @@ class Calling(Renderer):
         return Action(tool_calls=(ToolCall(name, json.loads(arguments)),))
 
 
-def make(taskset: str, **options: Any) -> Any:
-    return OWN.factory("verifiers_rollouts")(taskset=taskset, path=HERE, **options)
+def make(taskset: str, path: str = HERE, **options: Any) -> Any:
+    return OWN.factory("verifiers_rollouts")(taskset=taskset, path=path, **options)
 
 
-async def played(engine: Engine, taskset: str, *, max_steps: int | None = None, **options: Any) -> Trajectory:
+async def played(
+    engine: Engine, taskset: str, *, path: str = HERE, max_steps: int | None = None, **options: Any
+) -> Trajectory:
     """The first task of it."""
 
     def world() -> Any:
-        return make(taskset, **options)
+        return make(taskset, path, **options)
 
     limits = EpisodeLimits(max_tokens=64, max_steps=max_steps)
     supervision = Supervision(attempts=1, failure_bound=1.0)
@@ -78,6 +80,22 @@ async def test_a_rollout_with_tools_is_recorded_token_for_token_with_its_own_rew
     assert trajectory.reward == 1.0 and trajectory.success
     assert trajectory.steps[-1].scores == {"reached": 1.0, "said": 0.0, "success": 1.0}
     check_tokens(trajectory, engine)
+
+
+async def test_rollouts_after_one_another_share_a_tool_server_and_no_state() -> None:
+    """The recipe's taskset: a key one room to the north."""
+    path = str(Path(__file__).parents[1] / "recipes")
+    for _ in range(2):
+        engine = engine_of('@go {"direction": "north"}', "@take {}", "@open {}", "that is it")
+        trajectory = await played(engine, "keys_taskset", path=path)
+        assert [step.observation.messages[-1].content for step in trajectory.steps] == [
+            "key north",
+            "key here",
+            "door east",
+            "door east",
+        ]
+        assert (trajectory.status, trajectory.reward, trajectory.forks) == (Status.OK, 0.0, 0)
+        check_tokens(trajectory, engine)
 
 
 async def test_a_conversation_of_theirs_ends_where_the_policys_steps_do_and_is_scored_by_them() -> None:
