@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not OWN.ready, reason="verifiers is not installed (agentrl env install verifiers)"),
 ]
-WORDS = "Guess a number from 1 to 9. higher lower 2 3 4 5 6 7 8"
+WORDS = 'Guess a number from 1 to 9. higher lower 2 3 4 5 6 7 8 look "thing"'
+"The taskset's, and the call by which a run tries out a renderer."
 RECIPE = f"""
 seed = 3
 [environment]
@@ -30,7 +31,7 @@ path = "{Path(__file__).parent}"
 path = "model"
 [rollout]
 tasks_per_batch = 2
-group_size = 8
+group_size = 12
 max_tokens = 1
 max_context = 64
 environments = 1
@@ -40,6 +41,9 @@ name = "grpo"
 batches = 2
 learning_rate = 3e-3
 threads = 1
+[evaluation]
+tasks = 1
+temperatures = [1.0]
 """
 
 
@@ -56,7 +60,7 @@ def test_a_run_updates_the_policy_on_their_rewards(tmp_path: Path) -> None:
     before, after = load_file(tmp_path / "model" / "model.safetensors"), final_weights(bench.run_folder)
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
-    assert len(rows(bench.run_folder, "SELECT id FROM trajectories WHERE state = 'trained'")) == 32
+    assert len(rows(bench.run_folder, "SELECT id FROM trajectories WHERE state = 'trained'")) == 48
     with FolderReader(bench.run_folder) as reader:
         played = [reader.trajectory(row.id) for row in reader.rows("state = 'trained'")]
     for trajectory in played:

@@ -24,7 +24,7 @@ def make(taskset: str = "sums_taskset", **options: Any) -> Any:
     return OWN.factory("verifiers")(taskset=taskset, path=HERE, **options)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _no_workers_stay() -> Iterator[None]:
     yield
     WORKERS.close()
