@@ -18,9 +18,9 @@ from agentrl import toml
 from agentrl.errors import ConfigError, PluginError, UnknownNameError, did_you_mean
 from agentrl.options import problem
 from agentrl.plugins import Host
-from agentrl.sections import Config, Part
+from agentrl.sections import Config, Part, Reward
 
-__all__ = ["Config", "Part", "check_parts", "dump_toml", "find_recipe", "load_config", "recipes"]
+__all__ = ["Config", "Part", "check_parts", "dump_toml", "find_recipe", "load_config", "read_reward", "recipes"]
 
 OFFERED: Mapping[str, tuple[str, ...]] = {
     "engines": (
@@ -72,11 +72,29 @@ def check_parts(config: Config, host: Host, *, file: str = "") -> None:
     problems: list[str] = []
     for place, kind, part in config.parts():
         try:
-            problems += host.check(kind, part.name, part.options, offered=OFFERED.get(kind, ()), where=place)
+            problems += _misfits(host, kind, part, place)
         except (UnknownNameError, PluginError) as error:
             problems.append(f"{place}: {error}")
     if problems:
         raise ConfigError(_together(file or f"the recipe {config.name!r}", problems))
+
+
+def read_reward(host: Host, table: Mapping[str, Any]) -> Reward:
+    """A reward model as a table of a recipe names it. Raises `ConfigError` with every problem in it."""
+    try:
+        reward = Reward.model_validate(table)
+    except ValidationError as error:
+        lines = [problem(detail, Reward.model_fields, "the reward") for detail in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+    if problems := _misfits(host, "reward_models", reward, f"the reward {reward.name!r}"):
+        raise ConfigError("\n".join(problems))
+    return reward
+
+
+def _misfits(host: Host, kind: str, part: Part, where: str) -> tuple[str, ...]:
+    beside = [key for key in type(part).model_fields if key != "name"]
+    offered = OFFERED.get(kind, ())
+    return host.check(kind, part.name, part.options, offered=offered, beside=beside, where=where)
 
 
 def dump_toml(config: Config) -> str:

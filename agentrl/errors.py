@@ -54,6 +54,10 @@ class StoreError(AgentRLError, OSError):
     """The run folder cannot be read or written: full disk, torn payload, another process holds it."""
 
 
+class UnknownFolderError(StoreError, ConfigError):
+    """A folder was named that is no run and no evaluation: a word of a command line, not a broken disk."""
+
+
 class TrainingError(AgentRLError, RuntimeError):
     """Training cannot go on: no signal, non-finite losses in a row, an engine that returns no tokens."""
 

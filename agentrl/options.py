@@ -98,11 +98,17 @@ def build(
 
 
 def check_options(
-    factory: Callable[..., Any], options: Mapping[str, Any], *, offered: Collection[str] = (), where: str = ""
+    factory: Callable[..., Any],
+    options: Mapping[str, Any],
+    *,
+    offered: Collection[str] = (),
+    beside: Collection[str] = (),
+    where: str = "",
 ) -> Checked:
     """Hold `options` against the signature of `factory`; `offered` names what the run supplies where a recipe does not.
 
-    A parameter without a default that is neither given nor offered is a problem, and so is an unknown option.
+    A parameter without a default that is neither given nor offered is a problem, and so is an unknown option; the
+    line about it also names the keys that may stand `beside` the options and are no option themselves.
     """
     parameters = _parameters(factory)
     hints = _hints(factory)
@@ -121,7 +127,8 @@ def check_options(
     try:
         checked = model.model_validate_json(json.dumps(dict(options), default=str))
     except ValidationError as error:
-        return Checked({}, tuple(problem(d, _known_at(d["loc"], allowed, hints), where) for d in error.errors()))
+        known = [*allowed, *beside]
+        return Checked({}, tuple(problem(d, _known_at(d["loc"], known, hints), where) for d in error.errors()))
     values = {name: getattr(checked, _FIELD + name) for name in options if name in parameters}
     return Checked({**values, **(checked.model_extra or {})}, ())
 

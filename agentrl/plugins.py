@@ -97,12 +97,20 @@ class Host:
         return found
 
     def check(
-        self, kind: str, name: str, options: Mapping[str, Any], *, offered: Sequence[str] = (), where: str = ""
+        self,
+        kind: str,
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        offered: Sequence[str] = (),
+        beside: Sequence[str] = (),
+        where: str = "",
     ) -> tuple[str, ...]:
-        """What is wrong with `options` for the part, one line each, without building it."""
+        """What is wrong with `options` for the part, one line each, without building it; as `check_options`."""
         from agentrl.options import check_options
 
-        return check_options(self.factory(kind, name), options, offered=offered, where=where).problems
+        factory = self.factory(kind, name)
+        return check_options(factory, options, offered=offered, beside=beside, where=where).problems
 
     def create(
         self,

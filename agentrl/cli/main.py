@@ -24,7 +24,7 @@ from agentrl.errors import AgentRLError, ConfigError, did_you_mean
 INTERRUPTED = 130
 Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or its name in recipes/.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Keys of the recipe, as key.sub=value.", metavar="[KEY=VALUE]...")
+    list[str] | None, typer.Argument(help="Keys of the recipe, as key.sub=value.", metavar="KEY=VALUE")
 ]
 RunFolder = Annotated[Path | None, typer.Option("--run-folder", help="Where the run lives; runs/NAME by default.")]
 
@@ -133,9 +133,7 @@ app.command("serve")(serve_command)
 @app.command()
 def play(
     name: Annotated[str, typer.Argument(help="An environment.")],
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="[KEY=VALUE]...")
-    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="KEY=VALUE")] = None,
     split: Annotated[str, typer.Option(help="Whose tasks: train or test.")] = "train",
     task: Annotated[str | None, typer.Option(help="Id of a task; the first one if left out.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed instead of the task's own.")] = None,
@@ -220,9 +218,7 @@ def report(
 @env_app.command()
 def check(
     name: Annotated[str, typer.Argument(help="An environment.")],
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="[KEY=VALUE]...")
-    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="KEY=VALUE")] = None,
     tasks: Annotated[
         int | None,
         typer.Option(

@@ -35,7 +35,7 @@ commands = typer.Typer(
 )
 Folder = Annotated[Path, typer.Argument(help="Of a run or an evaluation.")]
 Episodes = Annotated[
-    list[str] | None, typer.Argument(help="Ids of episodes or of groups; all if left out.", metavar="[EPISODE]...")
+    list[str] | None, typer.Argument(help="Ids of episodes or of groups; all if left out.", metavar="EPISODE")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many episodes, the first ones.")]
 Plugins = Annotated[list[str] | None, typer.Option("--plugin", help="A plugin beside the recorded ones. Repeatable.")]
@@ -75,12 +75,14 @@ def rescore_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Episodes or groups (all if left out); options of the reward.", metavar="[EPISODE|KEY=VALUE]..."
+            help="Episodes or groups (all if left out); options of the reward.", metavar="EPISODE|KEY=VALUE"
         ),
     ] = None,
     reward: Annotated[
         str | None,
-        typer.Option("--reward", help="A reward model (`agentrl list rewards`), on top of the environment's reward."),
+        typer.Option(
+            "--reward", help="A reward model (`agentrl list reward_models`), on top of the environment's reward."
+        ),
     ] = None,
     regrade: Annotated[
         bool, typer.Option("--regrade", help="The environment's own reward as it is now: actions are played again.")
@@ -97,6 +99,8 @@ def rescore_command(
     if (reward is None) == (not regrade):
         raise ConfigError("name one reward: --reward NAME [KEY=VALUE]..., or --regrade for the environment's own.")
     options = parse_options([word for word in words or [] if "=" in word])
+    if regrade and options:
+        raise ConfigError(f"--regrade takes no options, and {', '.join(options)} is given. They are those of --reward.")
     with open_recorded(folder, plugin or []) as recorded:
         names = recorded.chosen([word for word in words or [] if "=" not in word], limit)
         if reward is None:
@@ -171,8 +175,12 @@ def continue_command(
 
     place = out or folder / "continued" / f"{episode}@{anew.step}"
     with open_recorded(folder, plugin or []) as recorded:
-        (name,) = recorded.chosen([episode], 1)
-        parent = recorded.reader.trajectory(name)
+        names = recorded.chosen([episode])
+        if len(names) > 1:
+            raise ConfigError(f"{episode} is a group of {len(names)} episodes; name one: {', '.join(names[:3])}, ...")
+        parent = recorded.reader.trajectory(names[0])
+        if anew.step >= len(parent.steps):
+            raise ConfigError(f"--from is {anew.step}; {parent.id} has {len(parent.steps)} steps, counted from 0.")
         played = run_supervised(_continued(recorded, parent, anew, place))
     typer.echo(f"recorded {_ending(parent)}")
     for trajectory in played:
@@ -182,12 +190,12 @@ def continue_command(
 
 
 async def _rescored(recorded: Recorded, names: Sequence[str], told: dict[str, object]) -> list[Rescored]:
+    from agentrl.config import read_reward
     from agentrl.replay.models import given_for
     from agentrl.replay.rescore import rescore
     from agentrl.runs.rewards import make_terms
-    from agentrl.sections import Reward
 
-    reward = Reward.model_validate(told)
+    reward = read_reward(recorded.host, told)
     async with AsyncExitStack() as stack:
         given = await given_for(recorded, reward, stack)
         return await rescore(recorded, names, make_terms(recorded.host, [reward], given, stack))
@@ -252,7 +260,11 @@ def _verdict(one: Rerun) -> str:
 
 def _counted(verdicts: Sequence[str]) -> str:
     told = ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).most_common())
-    return f"{len(verdicts)} episodes: {told}" if verdicts else "no episode has ended there"
+    return f"{_episodes(len(verdicts))}: {told}" if verdicts else "no episode has ended there"
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode{'s' * (count != 1)}"
 
 
 def _rescored_table(found: Sequence[Rescored]) -> list[str]:

@@ -71,7 +71,7 @@ def look_at(folder: Path, now: float | None = None) -> RunState:
     pulse = read_pulse(folder)
     age = None if pulse is None else (time.time() if now is None else now) - pulse.time
     batch = int(lines[-1]["batch"]) if lines else 0
-    done, batches, command = _asked(folder, batch)
+    done, batches, command = _asked(folder, batch, ended=bool(episodes) and "issued" not in episodes)
     state = _state(pulse, age, done=done)
     return RunState(
         folder=str(folder),
@@ -97,7 +97,9 @@ def report(state: RunState) -> list[str]:
     lines = [f"state    {state.words}"]
     if state.batches is not None:
         checkpoint = f", checkpoint {state.checkpoint}" if state.checkpoint else ", no checkpoint yet"
-        lines.append(f"batches  {state.batch} of {state.batches} done{checkpoint}")
+        # A run goes on with more batches than its recipe has; the recipe alone then asks for fewer than there are.
+        of = f"of {state.batches} done" if state.batch <= state.batches else f"done, {state.batches} asked for last"
+        lines.append(f"batches  {state.batch} {of}{checkpoint}")
     lines.append(f"episodes {_counts(state.episodes)}")
     if state.outcomes:
         lines.append(f"outcomes {_counts(state.outcomes)}")
@@ -113,14 +115,17 @@ def report(state: RunState) -> list[str]:
     return lines
 
 
-def _asked(folder: Path, batch: int) -> tuple[bool, int | None, str]:
-    """Whether all is done that was asked for, the batches of a training run, and the command that goes on."""
+def _asked(folder: Path, batch: int, *, ended: bool) -> tuple[bool, int | None, str]:
+    """Whether all is done that was asked for, the batches of a training run, and the command that goes on.
+
+    Other folders, such as that of continued episodes, ask for no more than what they issued: whether that `ended`.
+    """
     recipe = folder / RECIPE
     if recipe.is_file():
         batches = load_config(recipe).training.batches
         return batch >= batches, batches, f"agentrl train {recipe} --run-folder {folder}"
     if not (folder / MANIFEST).is_file():
-        return False, None, ""
+        return ended, None, ""
     command = load_manifest(folder).command
     try:
         return not load_result(folder).stopped, None, command

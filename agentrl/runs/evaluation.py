@@ -24,6 +24,10 @@ from agentrl.runs.pulse import Heart
 from agentrl.runs.suites import find_suite, versions
 from agentrl.types import JSON
 
+WHO = (
+    "a run's folder (its newest weights), a model's folder or name, http://HOST:PORT/v1#MODEL, or oracle, null, "
+    "random, human"
+)
 NULL = "null"
 NOBODY: Mapping[str, JSON] = {"kind": NULL}
 "The folder below an evaluation in which the null policy played the same tasks."
@@ -37,6 +41,7 @@ class EvalSettings(Sampled):
 
     suite: str
     policy: str
+    "Empty where nobody was named, which is refused once the suite is found."
     words: tuple[str, ...] = ()
     "Options of the suite, or keys of the recipe, as key=value."
     out: Path | None = None
@@ -70,6 +75,8 @@ class Sitting:
 def prepare(settings: EvalSettings, host: Host, others: Mapping[str, Policy] | None = None) -> Sitting:
     """Find everything and start nothing. `others` are policies that the caller brings. Raises `ConfigError`."""
     suite = find_suite(host, settings.suite, settings.words)
+    if not settings.policy:
+        raise ConfigError(f"who is to play {settings.suite!r}? Give -m: {WHO}.")
     brought = (others or {}).get(settings.policy)
     policy = brought or settings.find(settings.policy, host)
     if settings.max_cost is not None and settings.prices == Prices():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agentrl.agents import Agent, null_agent, oracle_agent, random_agent
-from agentrl.config import load_config
+from agentrl.config import load_config, recipes
 from agentrl.errors import ConfigError, InfrastructureFault, StoreError, UnknownNameError
 from agentrl.options import parse_options
 from agentrl.plugins import Host
@@ -194,6 +194,8 @@ def find_policy(name: str, host: Host, engine: str = "", options: Mapping[str, J
     Raises `ConfigError` that says what is allowed.
     """
     if name in BUILT_IN:
+        if engine or options:
+            raise ConfigError(f"{name} plays without a model, so it takes no --engine and no -e; leave them out.")
         return BuiltIn(name, BUILT_IN[name])
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
@@ -201,6 +203,7 @@ def find_policy(name: str, host: Host, engine: str = "", options: Mapping[str, J
     chosen = Part(name=engine or "transformers", **options)
     if (Path(name) / "config.toml").is_file():
         return _of_run(Path(name), host, chosen)
+    _no_policy(Path(name), name)
     from agentrl.models import resolve
 
     try:
@@ -211,6 +214,19 @@ def find_policy(name: str, host: Host, engine: str = "", options: Mapping[str, J
             f"{', '.join([*BUILT_IN, 'human'])}; {error}"
         ) from error
     return Weights(host, path, _identity("model", name, path, chosen), chosen)
+
+
+def _no_policy(path: Path, name: str) -> None:
+    """Raises `ConfigError` for what is there and is neither a run nor a model."""
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ConfigError(
+            f"{name} is nobody's folder: a run's has a config.toml, a model's has a config.json, and it has neither."
+        )
+    if path.is_file() or (name in recipes() and not path.is_dir()):
+        raise ConfigError(
+            f"{name} is {'a recipe' if name in recipes() or path.suffix == '.toml' else 'a file'} and no policy: "
+            "give the folder of a run (`agentrl train RECIPE` makes one) or of a model."
+        )
 
 
 def _of_run(folder: Path, host: Host, engine: Part) -> Policy:

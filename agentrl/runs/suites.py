@@ -32,10 +32,13 @@ def find_suite(host: Host, name: str, words: Sequence[str] = ()) -> Suite:
         return suite_of(host, load_config(folder / "config.toml", words))
     try:
         path = find_recipe(name)
-    except UnknownNameError as error:
+    except ConfigError as error:
+        if folder.suffix == ".toml":
+            raise
+        beside = map(str, folder.parent.iterdir()) if "/" in name and folder.parent.is_dir() else ()
         raise UnknownNameError(
             f"no suite and no recipe is called {name!r}."
-            f"{_of_environment(host, name) or did_you_mean(name, [*known, *recipes()])} "
+            f"{_of_environment(host, name) or did_you_mean(name, [*known, *recipes(), *beside])} "
             f"Suites: {', '.join(known) or 'none'}. Recipes: {', '.join(sorted(recipes()))}. A run's folder works too."
         ) from error
     return suite_of(host, load_config(path, words))
@@ -53,7 +56,7 @@ def _of_environment(host: Host, name: str) -> str:
 def plugins_of(*names: str) -> list[str]:
     """The plugins that recipes and runs of those names bring; other names bring none."""
     found: list[str] = []
-    for name in names:
+    for name in filter(None, names):
         folder = Path(name) / "config.toml"
         if folder.is_file() or Path(name).is_file() or name in recipes():
             found += load_config(folder if folder.is_file() else name).plugins

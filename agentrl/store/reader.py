@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
-from agentrl.errors import StoreError
+from agentrl.errors import StoreError, UnknownFolderError, did_you_mean
 from agentrl.store.ledger import LEDGER, LOCK, PAYLOADS, TRAINED
 from agentrl.store.payloads import read_record
 from agentrl.store.records import Trained, decode, decode_trained
@@ -23,16 +23,19 @@ from agentrl.store.rows import COLUMNS, EpisodeRow
 from agentrl.store.schema import SCHEMA_VERSION
 from agentrl.types import Group, Task, Trajectory
 
+NAMED = 5
+"Folders that a message names."
+
 
 class FolderReader:
-    """Raises `StoreError` where the folder holds no ledger, or one of another version."""
+    """Raises `UnknownFolderError` where the folder holds no ledger, `StoreError` for one of another version."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._turn = threading.Lock()
         path = folder / LEDGER
         if not path.is_file():
-            raise StoreError(f"{folder} is no run and no evaluation: there is no {LEDGER} in it.")
+            raise UnknownFolderError(f"{folder} is no run and no evaluation: {_lacking(folder)}")
         try:
             self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
             found = self._database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
@@ -103,3 +106,15 @@ class FolderReader:
                 return cursor.fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"{self.folder / LEDGER} cannot be read: {error}.") from error
+
+
+def _lacking(folder: Path) -> str:
+    """Why the folder is none of ours, and which one may have been meant."""
+    if folder.is_file():
+        return "it is a file. Name the folder that `agentrl train` or `agentrl eval` wrote."
+    if not folder.exists():
+        beside = map(str, folder.parent.iterdir()) if folder.parent.is_dir() else ()
+        return f"there is no such folder.{did_you_mean(str(folder), beside)}"
+    inside = [str(path.parent) for path in sorted(folder.glob(f"*/{LEDGER}"))]
+    more = ", ..." if len(inside) > NAMED else ""
+    return f"there is no {LEDGER} in it." + (f" In it there are {', '.join(inside[:NAMED])}{more}" if inside else "")

@@ -63,9 +63,9 @@ def _run(
         facts += [_score(e) for e in evaluations if e.temperature == temperature][-1:]
     wanted = int(recipe.get("training", {}).get("batches", 0))
     if metrics:
-        last = metrics[-1]
+        last, batch = metrics[-1], int(metrics[-1]["batch"])
         facts += [
-            Fact("batches", f"{int(last['batch'])} of {wanted}", f"{int(last.get('update') or 0)} updates"),
+            Fact("batches", f"{batch} of {max(wanted, batch)}", f"{int(last.get('update') or 0)} updates"),
             Fact("success while training", _percent(last.get("success")), "last batch"),
             Fact("valid tool calls", _percent(last.get("call_validity")), "last batch"),
         ]

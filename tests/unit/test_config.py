@@ -252,7 +252,7 @@ def test_parts_are_held_against_the_plugins(write: Any) -> None:
         check_parts(config, host, file="r.toml")
     first, *lines = str(caught.value).splitlines()
     assert first == "r.toml has 3 problems:"
-    assert lines[0] == "  [environment] has no key 'sise'. Did you mean 'size'? Allowed: size."
+    assert lines[0] == "  [environment] has no key 'sise'. Did you mean 'size'? Allowed: runs_in, size."
     assert '[engine] max_batch = "many": must be a whole number.' in lines[1]
     assert lines[2].startswith("  [method]: no method is called 'gigpoo'. Did you mean 'gigpo'?")
 

@@ -86,7 +86,7 @@ def test_a_command_is_cut_at_its_deadline_and_its_last_line_is_kept() -> None:
 def test_a_folder_without_episodes_is_refused_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         command(["doctor", str(tmp_path)])
-    assert exit.value.code == 1 and "is no run and no evaluation" in capsys.readouterr().err
+    assert exit.value.code == 2 and "is no run and no evaluation" in capsys.readouterr().err
 
 
 def test_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from builders import make_trajectory
 from fakes_rollout import Engine, Renderer, World
 
 from agentrl.config import dump_toml
@@ -185,6 +186,19 @@ def test_another_machine_and_no_process_at_all(run: Path) -> None:
     (run / FILE).write_text("{")
     with pytest.raises(StoreError, match=r"pulse.json cannot be read"):
         look_at(run)
+
+
+def test_a_run_that_went_on_past_its_recipe_and_a_folder_without_one_are_complete(run: Path) -> None:
+    with MetricsLog(run / "metrics.jsonl") as log:
+        log.write(12, {"reward": 1.0})
+    assert "batches  12 done, 9 asked for last, no checkpoint yet" in report(look_at(run))
+    (run / "config.toml").unlink()
+    assert look_at(run).state == "stopped"  # two episodes were issued and did not end
+    with Ledger(run) as ledger:
+        for name in ("g-0", "g-1"):
+            ledger.finish(make_trajectory(name, "g", [0.0, 1.0]))
+    state = look_at(run)
+    assert (state.state, state.batches, state.episodes) == ("complete", None, {"done": 2})
 
 
 HELD = """
