@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from agentrl.errors import PluginError
+from agentrl.errors import PluginError, UnknownNameError
 
 GROUP = "agentrl"
 
@@ -78,17 +78,20 @@ def origin_of(point: importlib.metadata.EntryPoint) -> Origin:
 
 
 def named(target: str) -> Found:
-    """A plugin that the user names: `path/to/file.py` or `a.module`. Raises `PluginError` where it cannot be had."""
+    """A plugin that the user names: `path/to/file.py` or `a.module`.
+
+    Raises `UnknownNameError` where there is no such file, `PluginError` where it cannot be imported.
+    """
     path = Path(target)
     try:
         if path.suffix == ".py":
             if not path.is_file():
-                raise PluginError(
+                raise UnknownNameError(
                     f"there is no file {target!r} (looked in {Path.cwd()}). --plugin takes a file or a module."
                 )
             return Found(Origin(path.stem, target), _import_file(path))
         return Found(Origin(target, target), importlib.import_module(target))
-    except PluginError:
+    except (PluginError, UnknownNameError):
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"the plugin {target!r} cannot be imported: {reason(error)}") from error
@@ -116,9 +119,11 @@ def _is_importable(module: str) -> bool:
     if top in sys.modules:
         return True
     try:
-        return importlib.util.find_spec(top) is not None
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return False
+    # A folder of that name on the path, such as the one that wandb logs into, has no origin and is not the package.
+    return spec is not None and spec.origin is not None
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -128,6 +133,9 @@ def _import_file(path: Path) -> ModuleType:
         return loaded
     if loaded is not None:
         name = f"{path.stem}_{abs(hash(path.resolve())):x}"
+    beside = str(path.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)  # Last, so that the files beside a plugin can be imported and hide nothing.
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file. Name one that ends in .py, or an installed module.")

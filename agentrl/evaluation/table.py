@@ -49,7 +49,8 @@ def _rows(result: EvaluationResult) -> Iterator[tuple[str, str]]:
         yield "cost", f"{result.cost():.4g}, {result.cost() / max(played, 1):.2g} an episode"
     if bad := result.manifest.known_bad:
         named = ", ".join(f"{name} ({reason})" for name, reason in list(bad.items())[:_MOST_LISTED])
-        yield "left out", f"{len(bad)} tasks that are known to be bad: {named}{' ...' * (len(bad) > _MOST_LISTED)}"
+        tasks = "1 task that is" if len(bad) == 1 else f"{len(bad)} tasks that are"
+        yield "left out", f"{tasks} known to be bad: {named}{' ...' * (len(bad) > _MOST_LISTED)}"
     if result.stopped:
         yield "stopped", result.stopped
     yield "digest", f"{result.digest()} of suite {result.manifest.hash}"

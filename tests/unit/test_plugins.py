@@ -12,6 +12,7 @@ from typing import Any, Literal
 import pytest
 
 import agentrl
+from agentrl.discovery import missing_modules
 from agentrl.errors import ConfigError, MissingDependencyError, PluginError, UnknownNameError
 from agentrl.plugins import Host, Lazy, load_host, singular
 
@@ -363,8 +364,22 @@ def test_an_installed_plugin_may_be_named_as_well(install: Install, tmp_path: Pa
     assert host.factory("environments", "ticket_desk") if source is ENV else host.factory("samplers", "clever")
 
 
+def test_a_named_file_imports_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "desk_beside_it.py").write_text(ENV)
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('a file of the user stands in for the library')")
+    path = tmp_path / "larger_desk.py"
+    path.write_text(
+        "import colorsys\nfrom desk_beside_it import TicketDesk\n\n\nclass LargerDesk(TicketDesk):\n    pass\n"
+    )
+    assert load_host([str(path)]).create("environments", "larger_desk").size == 3
+    assert sys.path[-1] == str(tmp_path)
+    (tmp_path / "a_tracker_that_is_not_installed").mkdir()
+    assert missing_modules(["a_tracker_that_is_not_installed"]) == ("a_tracker_that_is_not_installed",)
+
+
 def test_a_plugin_that_the_user_names_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match=r"there is no file 'nothing.py'"):
+    with pytest.raises(UnknownNameError, match=r"there is no file 'nothing.py'"):
         load_host(["nothing.py"])
     with pytest.raises(PluginError, match="the plugin 'no_such_module' cannot be imported: ModuleNotFoundError"):
         load_host(["no_such_module"])

@@ -16,9 +16,7 @@ from agentrl_openenv.server import HERE, IDLE, SESSIONS, Limits, listen, running
 
 def serve_env(
     name: Annotated[str, typer.Argument(help="An environment.")],
-    options: Annotated[
-        list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="KEY=VALUE")
-    ] = None,
+    options: Annotated[list[str] | None, typer.Argument(help="Its options, as key=value.", metavar="KEY=VALUE")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; there is no login.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     sessions: Annotated[int, typer.Option(min=1, help="How many may play at once.")] = SESSIONS,
