@@ -31,6 +31,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _MARK = "__agentrl_tool__"
 _ARGUMENT_HEADERS = ("Args:", "Arguments:", "Parameters:")
+_DATA = ("default", "enum", "const", "examples", "required")
+"Keys of a schema whose values are data: a default may itself hold any key."
 
 
 class ToolError(PolicyError):
@@ -186,30 +188,36 @@ def _type_name(schema: Mapping[str, Any]) -> str:
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
     """Definitions inlined (a recursive one stays a reference) and generated titles dropped: the model reads this."""
     definitions = schema.pop("$defs", {})
-    kept: dict[str, Any] = {}
+    recursive: dict[str, None] = {}
 
-    def visit(node: Any, inside: tuple[str, ...], names: bool = False) -> Any:
+    def schemas(node: Any, inside: tuple[str, ...]) -> Any:
+        """`node`, a schema or a list of some, below the definitions called `inside`."""
         if isinstance(node, list):
-            return [visit(item, inside) for item in node]
+            return [schemas(item, inside) for item in node]
         if not isinstance(node, dict):
             return node
-        if "$ref" in node and not names:
-            name = node["$ref"].rsplit("/", 1)[-1]
-            rest = {key: visit(value, inside) for key, value in node.items() if key != "$ref"}
-            if name in inside:
-                kept.setdefault(name, None)
-                return {"$ref": node["$ref"], **rest}
-            return {**visit(definitions[name], (*inside, name)), **rest}
+        if "$ref" not in node:
+            return entries(node, inside)
+        name = node["$ref"].rsplit("/", 1)[-1]
+        beside = entries({key: value for key, value in node.items() if key != "$ref"}, inside)
+        if name in inside:
+            recursive.setdefault(name)
+            return {"$ref": node["$ref"], **beside}
+        return {**schemas(definitions[name], (*inside, name)), **beside}
+
+    def entries(node: dict[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
         found = {}
         for key, value in node.items():
-            if not names and (key == "title" or (key == "additionalProperties" and value is False)):
+            if key == "title" or (key == "additionalProperties" and value is False):
                 continue
-            # Data is not schema: a default or an enum value may hold any key.
-            literal = not names and key in ("default", "enum", "const", "examples", "required")
-            found[key] = value if literal else visit(value, inside, names=not names and key == "properties")
+            if key == "properties":
+                # Its keys are names of the author's, `title` and `$ref` among them.
+                found[key] = {name: schemas(inner, inside) for name, inner in value.items()}
+            else:
+                found[key] = value if key in _DATA else schemas(value, inside)
         return found
 
-    tidy: dict[str, Any] = visit(schema, ())
-    if kept:
-        tidy["$defs"] = {name: visit(definitions[name], (name,)) for name in kept}
+    tidy: dict[str, Any] = schemas(schema, ())
+    if recursive:
+        tidy["$defs"] = {name: schemas(definitions[name], (name,)) for name in recursive}
     return tidy

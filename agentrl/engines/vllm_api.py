@@ -154,18 +154,17 @@ class VllmApi:
         }
         return parse_completion(await self._post("/inference/v1/generate", body), request.sampling.top_logprobs)
 
-    async def score(self, tokens: TokenIds, first: bool = False) -> Floats:
-        """A request with prompt_logprobs computes its whole prompt anew: it reads no prefix cache.
+    async def score(self, tokens: TokenIds) -> Floats:
+        """A request with prompt_logprobs computes its whole prompt anew: it reads no prefix cache."""
+        return await self._scored(tokens, priority=0)
 
-        `first` goes ahead of every request that waits, and is served alone while requests are held.
-        """
+    async def score_first(self, tokens: TokenIds) -> Floats:
+        """`score`, ahead of every request that waits; served alone while requests are held."""
+        return await self._scored(tokens, priority=-1)
+
+    async def _scored(self, tokens: TokenIds, priority: int) -> Floats:
         sampling = {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0, "detokenize": False, "ignore_eos": True}
-        body = {
-            "model": MODEL,
-            "token_ids": tokens.tolist(),
-            "sampling_params": sampling,
-            "priority": -1 if first else 0,
-        }
+        body = {"model": MODEL, "token_ids": tokens.tolist(), "sampling_params": sampling, "priority": priority}
         return parse_scores(await self._post("/inference/v1/generate", body), tokens)
 
     async def pause(self) -> None:

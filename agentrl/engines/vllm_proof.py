@@ -85,7 +85,7 @@ def check_fingerprints(shown: Mapping[str, JSON], expected: Expected) -> None:
 
 async def probe_scores(api: VllmApi, version: int, probe: Probe) -> Floats:
     """The server's own, ahead of every other request. Raises `InfrastructureFault`."""
-    label, scores = await asyncio.gather(api.version(), api.score(probe.tokens, first=True))
+    label, scores = await asyncio.gather(api.version(), api.score_first(probe.tokens))
     if label != str(version):
         raise InfrastructureFault(f"the server calls its weights version {label}, not {version}.")
     return scores

@@ -87,6 +87,19 @@ def test_a_recursive_model_keeps_its_reference_and_a_field_named_title_survives(
     assert describe(plant).validate(drawn)["tree"].title == drawn["tree"]["title"]
 
 
+def test_a_default_beside_a_definition_is_data_and_keeps_its_keys():
+    class Book(BaseModel):
+        title: str = "unknown"
+
+    def put(book: Book = Book()) -> str:  # noqa: B008
+        """Put it back."""
+        return book.title
+
+    shown = describe(put).spec.parameters["properties"]["book"]
+    assert shown["default"] == {"title": "unknown"}
+    assert shown["properties"] == {"title": {"default": "unknown", "type": "string"}}
+
+
 def test_arguments_arrive_as_the_annotated_types():
     values = describe(order).validate(
         {"item": "tea", "count": 2, "price": 3, "color": "blue", "to": {"street": "Elm"}, "size": "s"}
