@@ -27,6 +27,8 @@ _GRACE = 1.0
 "Seconds beyond a run's own limit, in which the worker may stop the run itself and keep its names."
 _START = 20.0
 "Seconds that a start may take."
+_TRANSFER = 30.0
+"Seconds that an archive may take, whatever a run's limit: a folder as full as it may be took ten on busy cores."
 _SPARE = 8 << 20
 "Bytes of an archive beside the files in it: heads, for as many small ones as memory takes."
 _FRAME = 4 << 20
@@ -78,7 +80,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 def settings(limits: Limits, *, processes: int, walls: bool) -> str:
     """What the worker is told, as JSON. walls: nobody but the session is in sight, and calls may be refused."""
-    told = {"seconds": limits.seconds, "output": limits.output, "files": limits.files, "memory": limits.memory}
+    told = {"output": limits.output, "files": limits.files, "memory": limits.memory}
     refuse = seccomp.program().hex() if walls else ""
     return json.dumps({**told, "processes": processes, "alone": walls, "refuse": refuse})
 
@@ -120,21 +122,21 @@ class GuestSession:
     async def run(self, code: str) -> Ran:
         if len(code) > CODE_LIMIT:
             return Ran("", f"the code has {len(code):,} characters; {CODE_LIMIT:,} are allowed.", 1)
-        return await self._ask({"code": code})
+        return await self._ask({"code": code}, self._limits.seconds)
 
     async def command(self, *words: str) -> Ran:
-        return await self._ask({"words": list(words)})
+        return await self._ask({"words": list(words)}, self._limits.seconds)
 
     async def snapshot(self) -> bytes:
         """The session's folder, packed; what is in it is never unpacked here."""
-        ran = await self._ask({"keep": True})
+        ran = await self._ask({"keep": True}, _TRANSFER)
         if not ran.ok:
             raise InfrastructureFault(f"the files of a session of {self._name!r} cannot be kept: {ran.stderr.strip()}")
         return bytes(self._packed)
 
     async def restore(self, snapshot: bytes) -> None:
         """Unpack a snapshot in a fresh session. Raises `InfrastructureFault` where it is none."""
-        ran = await self._ask({"put": base64.b64encode(snapshot).decode()})
+        ran = await self._ask({"put": base64.b64encode(snapshot).decode()}, _TRANSFER)
         if not ran.ok:
             await self.close()
             raise InfrastructureFault(f"the sandbox {self._name!r} cannot go on from a snapshot: {ran.stderr.strip()}")
@@ -143,7 +145,7 @@ class GuestSession:
         self._closed = True
         await self._drop()
 
-    async def _ask(self, request: dict[str, object]) -> Ran:
+    async def _ask(self, request: dict[str, object], seconds: float) -> Ran:
         if self._closed:
             raise InfrastructureFault(f"a session of the sandbox {self._name!r} was used after `close`: open another.")
         began = time.perf_counter()
@@ -156,11 +158,11 @@ class GuestSession:
         if "keep" in request:
             self._room += 2 * (self._limits.files + _SPARE)
         self._runs += 1
-        body = json.dumps({**request, "run": self._runs}).encode()
+        body = json.dumps({**request, "seconds": seconds, "run": self._runs}).encode()
         done: _Reply | None = None
         limit: Limit = ""
         try:
-            async with asyncio.timeout(self._limits.seconds + _GRACE):
+            async with asyncio.timeout(seconds + _GRACE):
                 if self._freezer is not None:
                     self._freezer.thaw()
                 await self.guest.send(len(body).to_bytes(4, "big") + body)

@@ -150,10 +150,11 @@ def main(settings: dict[str, Any]) -> None:
     line.send({"kind": "ready"})
     while (request := line.take()) is not None:
         pump.begin()
+        _allow(request["seconds"])
         if "keep" in request or "put" in request:
             code, limit = _one_transfer(line, request, home)
         else:
-            code, limit = _one_run(cells, request, settings["seconds"])
+            code, limit = _one_run(cells, request)
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
             sys.stderr.flush()
@@ -196,12 +197,16 @@ def refuse(program: bytes) -> None:
         raise OSError(ctypes.get_errno(), "the kernel takes no filter of system calls")
 
 
-def _one_run(cells: Cells, request: dict[str, Any], seconds: float) -> tuple[int, str]:
-    """Exit code and limit."""
+def _allow(seconds: float) -> None:
+    """So much time of a core from now on, and a little more; then the system ends this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = math.ceil(used.ru_utime + used.ru_stime + seconds) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (spent, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _one_run(cells: Cells, request: dict[str, Any]) -> tuple[int, str]:
+    """Exit code and limit."""
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     try:
         if "words" in request:
             return subprocess.run(request["words"], stdin=subprocess.DEVNULL, check=False).returncode, ""

@@ -18,40 +18,27 @@ from agentrl.types import Action, Group, Observation, Status, Step, Task, Trajec
 VOCABULARY = 61
 
 
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    # Wide, so that a wrong mask or position shows in the fifth digit.
+    "initializer_range": 0.15,
+}
+
+
 def tiny_llama(seed: int = 0, *, tied: bool = True) -> Any:
     torch.manual_seed(seed)
-    # A wide initialisation, so that a wrong mask or position shows in the fifth digit.
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            tie_word_embeddings=tied,
-            initializer_range=0.15,
-        )
-    ).eval()
+    return LlamaForCausalLM(LlamaConfig(tie_word_embeddings=tied, **_SHAPE)).eval()
 
 
 def tiny_qwen3(seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=VOCABULARY,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-            max_position_embeddings=512,
-            tie_word_embeddings=True,
-            initializer_range=0.15,
-        )
-    ).eval()
+    return Qwen3ForCausalLM(Qwen3Config(head_dim=32, tie_word_embeddings=True, **_SHAPE)).eval()
 
 
 def ancestry(tree: TokenTree) -> npt.NDArray[np.bool_]:

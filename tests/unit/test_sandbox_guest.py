@@ -173,6 +173,24 @@ async def test_a_guest_that_lies_is_ended(lie: str) -> None:
     assert ran.limit == ("memory" if not guests[0]._answers else "")
 
 
+async def test_an_archive_has_time_of_its_own_so_that_a_full_folder_is_not_late() -> None:
+    asked: list[float] = []
+
+    class Told(Liar):
+        async def send(self, data: bytes) -> None:
+            asked.append(json.loads(data[4:])["seconds"])
+
+    async def start() -> Told:
+        return Told([frame({"kind": "done", "run": run}) for run in (1, 2, 3)])
+
+    session = GuestSession("told", SMALL, start)
+    await session.begin()
+    await session.run("1")
+    await session.snapshot()
+    await session.restore(b"")
+    assert asked == [SMALL.seconds, 30.0, 30.0]
+
+
 async def test_a_flood_ends_its_guest_and_leaves_others_their_turn() -> None:
     turns = 0
 
