@@ -103,14 +103,3 @@ def suffix_sums(values: Doubles, decay: float | Doubles, segment: Ids, index: Id
     result = np.empty(len(values))
     result[order] = sums
     return result
-
-
-def ranks(segment: Ids, index: Ids) -> Places:
-    """0-based place of each row in its segment, in the order of `index`."""
-    order = time_order(segment, index)
-    ordered = segment[order]
-    first = np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)]
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(ordered)), 0))
-    result = np.empty(len(ordered), np.int64)
-    result[order] = np.arange(len(ordered)) - starts
-    return result

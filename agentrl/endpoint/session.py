@@ -7,7 +7,6 @@ other one is gone.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,8 +50,6 @@ class Session:
         self.name = name
         self.memory = Memory()
         self.answers = 0
-        self.touched = time.monotonic()
-        "When the client was last heard or answered."
         self._queue: deque[Exchange] = deque()
         self._last: Exchange | None = None
         self._ending: Ending | None = None
@@ -111,7 +108,6 @@ class Session:
         return self._ending
 
     def deliver(self, exchange: Exchange) -> None:
-        self.touched = time.monotonic()
         self.answers += len(exchange.choices)
         if not exchange.answered.done():
             exchange.answered.set_result(exchange.choices)
@@ -146,5 +142,4 @@ class Session:
             raise Problem(409, f"the session {self.name} was finished; begin another.", code="session_over")
 
     def _stir(self) -> None:
-        self.touched = time.monotonic()
         self._stirred.set()

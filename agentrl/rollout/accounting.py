@@ -66,8 +66,6 @@ class CollectorStatistics:
     "Forked episodes by how their world came to the fork: restored, replayed."
     staleness: dict[int, int] = field(default_factory=dict)
     "Used groups by the age of their oldest token, in versions."
-    waited: float = 0.0
-    "Seconds that the learner waited for batches."
     in_flight: int = 0
     "Now."
     ready: int = 0

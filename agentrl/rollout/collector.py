@@ -127,7 +127,7 @@ class Collector:
 
     async def next_batch(self, version: int) -> list[Group]:
         """The groups of one batch, for weights of `version`. Raises `TrainingError` or `StoreError`."""
-        began = quiet_since = time.monotonic()
+        quiet_since = time.monotonic()
         self._collecting, self._dropped = True, Counter()
         try:
             while True:
@@ -142,7 +142,6 @@ class Collector:
                 quiet_since = await self._wait(quiet_since)
         finally:
             self._collecting = False
-            self._statistics.waited += time.monotonic() - began
         return await self._cut(version)
 
     async def _cut(self, version: int) -> list[Group]:

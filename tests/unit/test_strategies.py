@@ -91,7 +91,6 @@ async def test_entropy_branching_forks_where_the_entropy_rose() -> None:
 
         def __init__(self) -> None:
             super().__init__(lambda request: random.Random(request.sampling.seed).choice("ab"))
-            self.unsure: set[int] = set()
 
         async def generate(self, request: GenerateRequest):  # type: ignore[no-untyped-def]
             self.wide = Renderer().decode(request.tokens).endswith("saw b")
