@@ -121,7 +121,9 @@ async def next_action(tools: Sequence[ToolSpec], reader: TextIO, writer: TextIO)
 
 def show(observation: Observation, say: Any) -> None:
     for message in observation.messages:
-        say(f"[{message.name or message.role}] {message.content}")
+        calls = (f"{made.name} {json.dumps(made.arguments, ensure_ascii=False)}" for made in message.tool_calls)
+        shown = "\n".join(filter(None, (message.content, *calls)))
+        say(f"[{message.name or message.role}] {shown}")
 
 
 def show_tools(tools: Sequence[ToolSpec], say: Any) -> None:

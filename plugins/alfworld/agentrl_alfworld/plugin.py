@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import agentrl
 
@@ -29,7 +30,9 @@ def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
     return {"alfworld": suite}
 
 
-def suite(*, data: str = "", split: str = "valid_unseen", admissible: bool = True) -> agentrl.Suite:
+def suite(
+    *, data: str = "", split: Literal["valid_seen", "valid_unseen"] = "valid_unseen", admissible: bool = True
+) -> agentrl.Suite:
     """Held-out tasks, 128 of the generated ones. data: folder of the official games. split: valid_seen or valid_unseen.
 
     admissible: tell what can be done.

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from agentrl_alfworld.official import official, root_of
-from agentrl_alfworld.plugin import WORLD
+from agentrl_alfworld.plugin import WORLD, suite
 
 from agentrl import EnvironmentFault, call, say
+from agentrl.options import check_options
 from agentrl.plugins import load_host
 from agentrl.testing import assert_environment
 
@@ -178,3 +179,8 @@ async def test_an_official_folder_is_played_by_its_splits_and_a_broken_game_is_a
 def test_bad_options_are_refused_in_words(options: dict[str, object], words: str) -> None:
     with pytest.raises(Exception, match=words):
         factory(**options)()
+
+
+def test_the_suite_has_the_two_held_out_splits() -> None:
+    (said,) = check_options(suite, {"split": "valid"}).problems
+    assert said.endswith("must be one of 'valid_seen' or 'valid_unseen'.")

@@ -15,7 +15,7 @@ from gymnasium.spaces import Discrete
 
 from agentrl import Action, Env, Task, ToolError, call, tool
 from agentrl_gymnasium.oracle import Table, best_actions, by_chance, shortest_win
-from agentrl_gymnasium.words import in_words, plain_terminal
+from agentrl_gymnasium.words import first_words, in_words, plain_terminal
 
 TEST_TASKS = 128
 FIRST_TEST_SEED = 1_000_000
@@ -68,7 +68,9 @@ class GymnasiumText(Env):
         self._over = self._cut = False
 
     def introduction(self) -> str:
-        return f"You act in {self.id.split('-')[0]}, one action at a time."
+        """The world's name, and what its own documentation says first: what it is about."""
+        told = first_words(type(self.world.unwrapped).__doc__)
+        return f"You act in {self.id.split('-')[0]}, one action at a time. {told}".rstrip()
 
     def tasks(self, split: str) -> Iterator[Task]:
         """train: endless. test: 128 seeds that no training task has."""

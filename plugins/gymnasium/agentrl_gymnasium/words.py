@@ -5,6 +5,7 @@ Nothing is shown that the observation does not hold; an observation that is no t
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ MOST_NUMBERS = 64
 
 _COLOURED = re.compile(r"\x1b\[[0-9;]*m(.*?)\x1b\[0m", re.DOTALL)
 _CODE = re.compile(r"\x1b\[[0-9;]*m")
+_LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 
 
 def in_words(observation: Any) -> str:
@@ -41,3 +43,10 @@ def in_words(observation: Any) -> str:
 def plain_terminal(text: str) -> str:
     """Terminal output without colours; what was coloured stands in brackets, since colour is where the agent is."""
     return _CODE.sub("", _COLOURED.sub(r"[\1]", text)).strip("\n")
+
+
+def first_words(documentation: str | None) -> str:
+    """The first paragraph of a world's documentation on one line, without headings and the targets of links."""
+    paragraphs = re.split(r"\n\s*\n", inspect.cleandoc(documentation or ""))
+    told = next((paragraph for paragraph in paragraphs if not paragraph.lstrip().startswith("#")), "")
+    return " ".join(_LINK.sub(r"\1", told).split())

@@ -13,7 +13,7 @@ pytest.importorskip("minigrid", reason="minigrid is not installed (pip install '
 from agentrl_gymnasium.environment import GymnasiumText
 from agentrl_gymnasium.minigrid import MiniGridText, told_view
 from agentrl_gymnasium.oracle import best_actions
-from agentrl_gymnasium.words import in_words, plain_terminal
+from agentrl_gymnasium.words import first_words, in_words, plain_terminal
 from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
 from agentrl.environment import adapt, call
@@ -127,6 +127,13 @@ def test_colour_becomes_brackets_and_images_are_refused() -> None:
     )
     with pytest.raises(ValueError, match="an array of 7x7x3 numbers; at most 64"):
         in_words(np.zeros((7, 7, 3)))
+
+
+def test_a_prompt_says_what_the_world_is_about() -> None:
+    assert "from start to goal without falling into any holes" in GymnasiumText().system
+    assert GymnasiumText().system.endswith("The actions are: left, down, right, up.")
+    assert first_words("## Description\n\nA car\non a [hill](http://x).\n\n## Actions") == "A car on a hill."
+    assert first_words(None) == ""
 
 
 @pytest.mark.parametrize(

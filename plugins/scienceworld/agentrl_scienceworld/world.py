@@ -93,7 +93,7 @@ class ScienceWorld(Env):
     def reset(self, task: Task) -> str:
         self._setting = Setting(str(task.data["task"]), int(task.data["variation"]), self.simplifications)
         seen = self._begin()
-        return f"{self.world.task}\n\n{seen}"
+        return f"{self.world.task}\n\n{seen.rstrip()}"
 
     @tool
     def act(self, command: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import agentrl
 
@@ -25,7 +26,7 @@ def agentrl_suites() -> Mapping[str, Callable[..., agentrl.Suite]]:
 def suite(
     *,
     data: str = "",
-    split: str = "test",
+    split: Literal["train", "test", "dev"] = "test",
     user_url: str = "",
     user_model: str = "",
     user_key_env: str = "OPENAI_API_KEY",
