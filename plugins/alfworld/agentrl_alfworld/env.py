@@ -50,7 +50,7 @@ class AlfWorld(Env):
             raise ValueError(f"has no kind {unknown[0]!r}; it has {', '.join(KINDS)}.")
         if places < 4 or clutter < 0 or max_steps < 1:
             raise ValueError(
-                f"has places {places}, clutter {clutter} and max_steps {max_steps}; at least 4, 0 and 1 are needed."
+                f"places is {places}, clutter {clutter} and max_steps {max_steps}; at least 4, 0 and 1 are needed."
             )
         self.root = root_of(data) if data else None
         self.kinds, self.admissible, self.max_steps = wanted, admissible, max_steps
