@@ -132,7 +132,7 @@ def test_the_command_measures_generated_worlds_and_refuses_half_of_a_corpus(tmp_
 @pytest.fixture(scope="module")
 def model() -> MiniLM:
     for name in NEEDS:
-        pytest.importorskip(name, reason=f"{name} is not installed (pip pip install -e 'environments/search_qa[rerank]')")
+        pytest.importorskip(name, reason=f"{name} is not installed (pip install -e 'environments/search_qa[rerank]')")
     minilm.cache_clear()
     return minilm()
 
