@@ -162,6 +162,7 @@ async def test_what_the_agent_raises_is_a_fault_with_its_place() -> None:
     trajectory = await played(agent, engine_of("x"))
     assert trajectory.status is Status.ENVIRONMENT_ERROR
     assert "KeyError: 'lost'" in trajectory.error and "agents_served.py:" in trajectory.error
+    assert "catch it in `play`" in trajectory.error
 
 
 async def test_an_agent_that_asks_nothing_is_a_fault() -> None:
