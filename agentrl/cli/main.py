@@ -325,6 +325,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except OSError as error:  # a full disk behind a redirection, a terminal that is gone
+        if debug:
+            raise
+        print(
+            f"error: {error}. Free space or fix the permissions, then try again; --debug shows where.", file=sys.stderr
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,19 @@ def test_debug_shows_the_traceback_wherever_it_stands() -> None:
 def test_an_error_that_is_not_the_recipes_fault_exits_with_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("list", "--plugin", "no_such_plugin_anywhere") == 1
     assert "cannot be imported: ModuleNotFoundError" in capsys.readouterr().err
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_behind_the_output_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with redirect_stdout(Full()):
+        assert exit_code("config", "explain", "seed") == 1
+    assert capsys.readouterr().err.startswith("error: [Errno 28] No space left on device. Free space")
+    with pytest.raises(OSError, match="No space left"), redirect_stdout(Full()):
+        run(["config", "explain", "seed", "--debug"])
 
 
 def test_a_wrong_usage_exits_with_two(capsys: pytest.CaptureFixture[str]) -> None:
