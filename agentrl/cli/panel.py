@@ -36,13 +36,15 @@ class Progress(Protocol):
 
 
 def open_progress(run: str, stream: TextIO | None = None) -> Progress:
-    """The live panel where `stream` (standard output by default) is a terminal, else plain lines."""
+    """The live panel where `stream` (standard output by default) is a terminal that can redraw it, else plain lines."""
     stream = sys.stdout if stream is None else stream
     if not stream.isatty():
         return PlainLines(stream)
     from rich.console import Console
 
-    return LivePanel(run, Console(file=stream))
+    console = Console(file=stream)
+    # TERM=dumb, as in an editor's shell: a panel would be shown once, at the end.
+    return PlainLines(stream) if console.is_dumb_terminal else LivePanel(run, console)
 
 
 class PlainLines:

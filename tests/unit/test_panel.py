@@ -64,7 +64,13 @@ def test_health_is_repeated_only_when_it_changes() -> None:
     assert said == ["health: sick", "health: ok again"]
 
 
-def test_a_terminal_gets_a_panel_with_curve_and_health() -> None:
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(open_progress("desk", Terminal()), PlainLines)
+
+
+def test_a_terminal_gets_a_panel_with_curve_and_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     progress = open_progress("desk run", stream)
     progress.show(replace(REPORT, reward=0.1))
