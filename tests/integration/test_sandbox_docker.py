@@ -65,6 +65,8 @@ async def test_a_worker_that_has_ended_by_itself_is_no_fault_and_its_container_i
 
     session = await sandbox.open(LIMITS)
     (container,) = sandbox._made
+    # Between runs it stands still, and would not see that its line is closed.
+    session._freezer.thaw()
     session.guest._line.close()
     await asyncio.to_thread(container.wait, timeout=60)
     assert _stop(Unseen(container)) == Ending()
