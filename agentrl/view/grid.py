@@ -60,7 +60,8 @@ def _measured(archive: Archive) -> list[_Column]:
     # The first, the last and some between them: more columns than that are a curve.
     places = sorted({round(place * last / (MOST_COLUMNS - 1)) for place in range(MOST_COLUMNS)}) if measured else []
     for evaluation in (measured[place] for place in places):
-        name = "before" if evaluation.update == 0 else f"update {evaluation.update}"
+        when = "before" if evaluation.update == 0 else f"update {evaluation.update}"
+        name = f"{when}, {'sampled' if evaluation.temperature else 'greedy'}"
         found.append(_Column(name, {task: sum(t) / len(t) for task, t in evaluation.successes().items()}))
     return found
 

@@ -57,10 +57,10 @@ def _run(
 ) -> tuple[str, list[Fact]]:
     measured = primary(evaluations, archive.recipe)
     recipe = archive.recipe
-    facts = [_score(evaluation) for evaluation in (*measured[:1], *measured[1:][-1:])]
+    facts = _first_and_last(measured)
     others = {e.temperature for e in evaluations if e.successes()} - {e.temperature for e in measured}
     for temperature in sorted(others):
-        facts += [_score(e) for e in evaluations if e.temperature == temperature][-1:]
+        facts += _first_and_last([e for e in evaluations if e.temperature == temperature])
     wanted = int(recipe.get("training", {}).get("batches", 0))
     if metrics:
         last, batch = metrics[-1], int(metrics[-1]["batch"])
@@ -77,6 +77,10 @@ def _run(
         Fact("method", str(recipe.get("method", {}).get("name", "unknown")), f"seed {recipe.get('seed', 0)}"),
     ]
     return _verdict(measured), facts
+
+
+def _first_and_last(evaluations: Sequence[Evaluation]) -> list[Fact]:
+    return [_score(evaluation) for evaluation in (*evaluations[:1], *evaluations[1:][-1:])]
 
 
 def _verdict(measured: Sequence[Evaluation]) -> str:

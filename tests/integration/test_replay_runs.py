@@ -31,7 +31,7 @@ def test_a_run_repeats_itself_and_its_tokens_are_proved(finished):
     assert proved.code == 0, proved.err
     assert "word: 16 episodes: 16 the same" in proved.out and "0 forks: the same" in proved.out
     other = replay(finished, "rerender", "--renderer", "word+tools", "--limit", "1")
-    assert other.code == 1 and "word+tools: 1 episodes: 1 different" in other.out
+    assert other.code == 1 and "word+tools: 1 episode: 1 different" in other.out
     assert re.search(r"first step 0, token 0 of its prompt: was \d+ '.*' after '' and is \d+ '", other.out)
 
 

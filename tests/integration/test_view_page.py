@@ -213,9 +213,11 @@ def test_what_is_written_meanwhile_appears_and_the_place_is_kept(page: playwrigh
     playwright.expect(page.locator("#live")).to_be_hidden()
 
 
-def test_a_wrong_address_is_answered_in_words(page: playwright.Page, file: str) -> None:
+def test_a_wrong_address_is_answered_in_words_and_leaves_the_ways_back(page: playwright.Page, file: str) -> None:
     page.goto(f"{file}#/episode/%3Cb%3Enobody")
     playwright.expect(page.locator(".trouble")).to_contain_text("episode <b>nobody is not in this file")
+    page.locator("#tabs a", has_text="overview").click()
+    playwright.expect(page.locator(".plot")).to_have_count(9)
 
 
 def test_a_file_from_the_disk_is_the_whole_page(page: playwright.Page, file: str) -> None:

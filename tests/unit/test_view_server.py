@@ -206,7 +206,7 @@ async def test_two_folders_are_compared_flips_first(tmp_path: Path) -> None:
 
 async def test_a_runs_own_grid_is_its_evaluations(client: httpx.AsyncClient) -> None:
     found = await asked(client, "/api/grid")
-    assert found["runs"] == ["before", "update 1"]
+    assert found["runs"] == ["before, sampled", "update 1, sampled"]
     assert [row["flipped"] for row in found["rows"]] == [True] * 16 + [False] * 4
 
 

@@ -144,11 +144,12 @@ class App {
     const same = key === this.#loaded.key;
     try {
       if (news || !this.overview) this.overview = await this.source.overview();
+      if (asked !== this.#asked) return;
+      this.#head(screen.title(route)); // Before what may fail: its tabs are the way back.
       const fresh = news || !same;
       const data = fresh ? await screen.load(this, route) : this.#loaded.data;
       if (asked !== this.#asked) return;
       const words = fresh ? JSON.stringify(data) : this.#loaded.words;
-      this.#head(screen.title(route));
       if (news && words === this.#loaded.words && route.screen !== "episodes") return;
       this.#loaded = { key, words, data };
       this.#draw(screen, route, same);
