@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ T = TypeVar("T")
 
 def run_supervised(work: Coroutine[Any, Any, T]) -> T:
     """Raises `KeyboardInterrupt` where it was cancelled."""
+    import asyncio  # here, so that `agentrl --help` does without it
 
     async def supervised() -> T:
         task = asyncio.ensure_future(work)
